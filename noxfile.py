@@ -1,0 +1,188 @@
+"""The project's checks: ``nox`` runs what CI runs, ``nox -l`` lists them all."""
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import nox
+from packaging.requirements import Requirement
+
+nox.needs_version = ">=2025.11.12"  # sessions that require others
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_venv = "yes"  # pins make a second run cheap; sessions that must start fresh say so
+
+TOOLS = nox.project.load_toml("pyproject.toml")
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One distribution of the workspace."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The distribution's name."""
+        return self.path.name
+
+    @property
+    def import_name(self) -> str:
+        """The package that it installs."""
+        return next(self.path.glob("src/*/py.typed")).parent.name
+
+    @property
+    def coverage_floor(self) -> int:
+        """Percent of its lines and branches that its own tests must run."""
+        return 97 if self.name == "clstr-core" else 92
+
+    @property
+    def wheel(self) -> Path:
+        """Its wheel, as the session ``build`` left it."""
+        return next(Path("dist").glob(f"{self.name.replace('-', '_')}-*.whl"))
+
+    def lower_bounds(self) -> Iterator[str]:
+        """Yield its third-party dependencies, each pinned to the lowest version that it admits."""
+        for line in nox.project.load_toml(self.path / "pyproject.toml")["project"]["dependencies"]:
+            requirement = Requirement(line)
+            if not requirement.name.startswith("clstr-"):
+                yield lowest(requirement)
+
+
+def lowest(requirement: Requirement) -> str:
+    """Turn ``msgspec>=0.20`` into ``msgspec==0.20``, extras and marker kept."""
+    floor = next(part.version for part in requirement.specifier if part.operator in {">=", "==", "~="})
+    extras = f"[{','.join(sorted(requirement.extras))}]" if requirement.extras else ""
+    marker = f"; {requirement.marker}" if requirement.marker else ""
+    return f"{requirement.name}{extras}=={floor}{marker}"
+
+
+FOLDERS = (Path("packages"), Path("plugins"))
+MEMBERS = [Member(file.parent) for folder in FOLDERS for file in sorted(folder.glob("*/pyproject.toml"))]
+
+# Each transport's subclass of the conformance suite; "unix" is the link that exists for tests alone.
+SUITES = {
+    path.parts[1].removeprefix("clstr-"): path for path in sorted(Path("plugins").glob("*/tests/test_conformance.py"))
+}
+SUITES["unix"] = Path("tests-integration/test_conformance.py")
+
+
+def pins(*groups: str) -> list[str]:
+    """List the requirements of dependency groups."""
+    return [*nox.project.dependency_groups(TOOLS, *groups)]
+
+
+def install(session: nox.Session, *requirements: str, editable: bool = True) -> None:
+    """Install ``requirements`` and every member; one build backend for all saves seconds for each."""
+    flag = "--editable=" if editable else ""
+    session.install(*pins("backend"))
+    session.install("--no-build-isolation", *requirements, *(f"{flag}{member.path}" for member in MEMBERS))
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, imports against their rules and dependencies, and the changelog's fragments."""
+    session.install(*pins("lint"))
+    session.run("ruff", "check", *session.posargs)
+    session.run("ruff", "format", "--check")
+    sources = os.pathsep.join(str(member.path / "src") for member in MEMBERS)
+    for member in MEMBERS:
+        config = f"--config={member.path / 'pyproject.toml'}"
+        session.run("lint-imports", "--no-cache", "--no-logo", config, env={"PYTHONPATH": sources})
+        session.run("deptry", config, member.path / "src")
+    session.run("towncrier", "build", "--draft", "--version=next", silent=True)
+
+
+@nox.session
+def typecheck(session: nox.Session) -> None:
+    """Check the types of sources and tests, and that the installed packages' public types are complete."""
+    install(session, *pins("typecheck"), editable=False)
+    for member in MEMBERS:
+        session.run("mypy", member.path / "src", member.path / "tests", *session.posargs)
+    session.run("mypy", "noxfile.py", "conftest.py", "docs/examples", *session.posargs)
+    session.run("mypy", "tests-integration", *session.posargs)
+    for member in MEMBERS:
+        session.run("basedpyright", "--ignoreexternal", "--verifytypes", member.import_name)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Run each member's tests and hold it to its coverage; with arguments, run pytest with them."""
+    install(session, *pins("test"))
+    if session.posargs:  # a selection covers only a part
+        session.run("pytest", *session.posargs)
+        return
+    for member in MEMBERS:
+        session.run("coverage", "run", f"--source={member.import_name}", "-m", "pytest", member.path / "tests")
+        session.run("coverage", "report", f"--fail-under={member.coverage_floor}")
+
+
+@nox.session(python=["3.12", "3.13"], default=False)
+def tests_on(session: nox.Session) -> None:
+    """Run the members' tests on another Python."""
+    install(session, *pins("test"))
+    session.run("pytest", *session.posargs)
+
+
+@nox.session(default=False)
+def tests_uvloop(session: nox.Session) -> None:
+    """Run the members' tests on uvloop."""
+    install(session, *pins("uvloop"))
+    session.run("pytest", "--uvloop", *session.posargs)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build every member's sdist and wheel into dist/."""
+    session.install(*pins("build"))
+    shutil.rmtree("dist", ignore_errors=True)
+    environments = Path(session.create_tmp()).resolve()  # hatch would keep them in the user's home
+    session.run("hatch", "build", "--all", *session.posargs, env={"HATCH_DATA_DIR": str(environments)})
+
+
+@nox.session(requires=["build"], reuse_venv=False)
+@nox.parametrize("member", [nox.param(member, id=member.name) for member in MEMBERS])
+def wheels(session: nox.Session, member: Member) -> None:
+    """Test a member's wheel beside those of clstr-core and clstr-testing alone."""
+    present = {member.name, "clstr-core", "clstr-testing"}
+    session.install(*pins("test"), *(str(other.wheel) for other in MEMBERS if other.name in present))
+    session.run("pytest", member.path / "tests", *session.posargs)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """Run the members' tests with the lowest versions of their direct dependencies."""
+    bounds = (bound for member in MEMBERS for bound in member.lower_bounds())
+    chosen = {Requirement(line).name: line for line in [*pins("test"), *bounds]}  # a bound replaces a tool's pin
+    install(session, *chosen.values())
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the documentation; a broken link or reference fails."""
+    session.install(*pins("docs"))
+    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+
+
+@nox.session
+@nox.parametrize("suite", [nox.param(suite, id=name) for name, suite in SUITES.items()])
+def conformance(session: nox.Session, suite: Path) -> None:
+    """Hold a transport against the contract that every transport owes."""
+    install(session, *pins("test"))
+    session.run("pytest", suite, *session.posargs)
+
+
+@nox.session
+def integration(session: nox.Session) -> None:
+    """Run the tests that need several distributions, processes or brokers at once."""
+    install(session, *pins("test"))
+    session.run("pytest", "tests-integration", *session.posargs)
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Show a cluster at work: nodes, keyed requests, a shard map, a take-over."""
+    install(session)
+    session.run("python", "docs/examples/demo.py", *session.posargs)

@@ -1,0 +1,101 @@
+"""
+Route a request by key to the one node that owns it, over the broker that you already run.
+
+    key --BLAKE2b--> shard --rendezvous--> node --handler--> reply
+"""
+
+from clstr._client import Client as Client
+from clstr._connect import connect as connect
+from clstr._context import refuse as refuse
+from clstr._envelope import Envelope as Envelope
+from clstr._hashing import Assignment as Assignment
+from clstr._hashing import assign_shards as assign_shards
+from clstr._hashing import shard_for_key as shard_for_key
+from clstr._hashing import shards_for_node as shards_for_node
+from clstr._key_handler import KeyHandler as KeyHandler
+from clstr._limits import Limits as Limits
+from clstr._message import Message as Message
+from clstr._metrics import Metrics as Metrics
+from clstr._node import Node as Node
+from clstr._node_info import NodeInfo as NodeInfo
+from clstr._request import Request as Request
+from clstr._scoped_client import ScopedClient as ScopedClient
+from clstr.abc import CloseReport as CloseReport
+from clstr.abc import Handler as Handler
+from clstr.abc import Transport as Transport
+from clstr.errors import AccessDeniedError as AccessDeniedError
+from clstr.errors import AuthenticationError as AuthenticationError
+from clstr.errors import CallCycleError as CallCycleError
+from clstr.errors import ClstrError as ClstrError
+from clstr.errors import ConnectionLostError as ConnectionLostError
+from clstr.errors import DrainingError as DrainingError
+from clstr.errors import EnvelopeExpiredError as EnvelopeExpiredError
+from clstr.errors import HandlerError as HandlerError
+from clstr.errors import HandlerTimeoutError as HandlerTimeoutError
+from clstr.errors import InvalidEnvelopeError as InvalidEnvelopeError
+from clstr.errors import InvalidReplyError as InvalidReplyError
+from clstr.errors import KeyRequiredError as KeyRequiredError
+from clstr.errors import MissingKeyHeaderError as MissingKeyHeaderError
+from clstr.errors import NoShardSubscriberError as NoShardSubscriberError
+from clstr.errors import NotOwnerError as NotOwnerError
+from clstr.errors import OverloadedError as OverloadedError
+from clstr.errors import PayloadTooLargeError as PayloadTooLargeError
+from clstr.errors import PluginApiError as PluginApiError
+from clstr.errors import PluginConflictError as PluginConflictError
+from clstr.errors import PluginError as PluginError
+from clstr.errors import PluginImportError as PluginImportError
+from clstr.errors import RequestTimeoutError as RequestTimeoutError
+from clstr.errors import ReservedHeaderError as ReservedHeaderError
+from clstr.errors import TransportClosedError as TransportClosedError
+from clstr.errors import TransportUnavailableError as TransportUnavailableError
+from clstr.errors import UnknownMessageError as UnknownMessageError
+from clstr.errors import UnknownSchemeError as UnknownSchemeError
+
+__all__ = [
+    "AccessDeniedError",
+    "Assignment",
+    "AuthenticationError",
+    "CallCycleError",
+    "Client",
+    "CloseReport",
+    "ClstrError",
+    "ConnectionLostError",
+    "DrainingError",
+    "Envelope",
+    "EnvelopeExpiredError",
+    "Handler",
+    "HandlerError",
+    "HandlerTimeoutError",
+    "InvalidEnvelopeError",
+    "InvalidReplyError",
+    "KeyHandler",
+    "KeyRequiredError",
+    "Limits",
+    "Message",
+    "Metrics",
+    "MissingKeyHeaderError",
+    "NoShardSubscriberError",
+    "Node",
+    "NodeInfo",
+    "NotOwnerError",
+    "OverloadedError",
+    "PayloadTooLargeError",
+    "PluginApiError",
+    "PluginConflictError",
+    "PluginError",
+    "PluginImportError",
+    "Request",
+    "RequestTimeoutError",
+    "ReservedHeaderError",
+    "ScopedClient",
+    "Transport",
+    "TransportClosedError",
+    "TransportUnavailableError",
+    "UnknownMessageError",
+    "UnknownSchemeError",
+    "assign_shards",
+    "connect",
+    "refuse",
+    "shard_for_key",
+    "shards_for_node",
+]

@@ -1,0 +1,247 @@
+"""The client: keys and shards to messages on a transport."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from clstr._envelope import has_control_characters
+from clstr._hashing import shard_for_key
+from clstr._metrics import Metrics
+from clstr._scoped_client import ScopedClient
+from clstr._send_options import SendOptions
+from clstr._sender import Destination, Sender
+from clstr._shards import check_shard
+from clstr.abc import ClientTransport
+from clstr.errors import KeyRequiredError
+
+
+class Client:
+    """
+    Routes messages to the nodes that own their keys or shards. The reference's ``Client``.
+
+    Used inside a handler, a client inherits from the message being handled: no request waits longer than the handler
+    may still run (a TTL stays as given), and the headers ``traceparent``, ``tracestate``, ``baggage`` and ``trace-id``
+    are passed on unless the client or the call has its own. A client holds nothing that needs closing.
+
+    Args:
+        transport: What carries the messages.
+        num_shards: The cluster's number of shards, 1 to 2**32 - 1. Clients and nodes must agree on it.
+        seed: The cluster's seed. Clients and nodes must agree on it.
+        headers: Sent with every message: text by name, at most 64 and 8 KiB. Names under ``x-clstr-`` are reserved.
+        ttl: Seconds in which a node may start and run a message; ``None`` is no limit.
+        timeout: Seconds that a request waits for its reply, and that a notify has to be on its way.
+        metrics: Receives measurements.
+
+    Raises:
+        InvalidEnvelopeError: A header's name or value is malformed.
+        ReservedHeaderError: A header's name begins with ``x-clstr-``.
+        TypeError: An argument has the wrong type.
+        ValueError: ``num_shards`` is out of its bounds, ``ttl`` or ``timeout`` is not finite and above 0, or ``seed``
+            holds control characters.
+    """
+
+    def __init__(
+        self,
+        transport: ClientTransport,
+        *,
+        num_shards: int,
+        seed: str = "",
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float = 5.0,
+        metrics: Metrics | None = None,
+    ) -> None:
+        if not isinstance(transport, ClientTransport):
+            raise TypeError(
+                f"transport must be an open transport, not {type(transport).__name__}: write "
+                "`async with clstr.connect(url) as transport:`"
+            )
+        shard_for_key("", num_shards, seed)  # checks both
+        self._num_shards = num_shards
+        self._seed = seed
+        self._sender = Sender(transport, metrics)
+        self._options = SendOptions.of(headers, ttl, timeout)
+
+    def key(
+        self,
+        key: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> ScopedClient:
+        """
+        Return a client for the owner of ``key``; its messages carry the key. The reference's ``Client.Key``.
+
+        Args:
+            key: Text without control characters.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run a message; ``None`` is as the client was told.
+            timeout: Seconds that a request waits; ``None`` is as the client was told.
+
+        Raises:
+            KeyRequiredError: The key is empty.
+            TypeError: The key is not a ``str``, or another argument has the wrong type.
+            ValueError: The key holds control characters or lone surrogates, or another argument is out of its bounds.
+        """
+        return ScopedClient(self._sender, self._owner_of(key), self._options.override(headers, ttl, timeout))
+
+    def shard(
+        self,
+        shard: int,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> ScopedClient:
+        """
+        Return a client for the owner of ``shard``. The reference's ``Client.Shard``.
+
+        Its messages carry no key, so keyed handlers refuse them with `MissingKeyHeaderError`.
+
+        Args:
+            shard: ``0 <= shard < num_shards``.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run a message; ``None`` is as the client was told.
+            timeout: Seconds that a request waits; ``None`` is as the client was told.
+
+        Raises:
+            TypeError: The shard is not an int, or another argument has the wrong type.
+            ValueError: The shard, or another argument, is out of its bounds.
+        """
+        to = Destination(check_shard(shard, self._num_shards))
+        return ScopedClient(self._sender, to, self._options.override(headers, ttl, timeout))
+
+    async def request_key(
+        self,
+        key: str,
+        type: str,  # noqa: A002 -- as in Envelope
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """
+        Send bytes to the owner of ``key`` and return the bytes of the reply. The reference's ``Client.RequestKey``.
+
+        The message carries the key in the header ``x-clstr-key``, which the reference forgot.
+
+        Args:
+            key: Text without control characters.
+            type: The message type's name, at most 256 characters.
+            data: The payload.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run the message; ``None`` is as the client was told.
+            timeout: Seconds to wait for the reply; ``None`` is as the client was told.
+
+        Raises:
+            KeyRequiredError: The key is empty.
+            InvalidEnvelopeError: The type, the data or a header is malformed or too large.
+            ReservedHeaderError: A header's name begins with ``x-clstr-``.
+            NoShardSubscriberError: Nobody owns the key's shard.
+            RequestTimeoutError: No reply in time; with ``maybe_executed=False`` if the message being handled has no
+                time left, so that nothing was sent.
+            HandlerError: The handler raised.
+            ClstrError: Anything else of the transport contract, see `clstr.abc`.
+            TypeError: An argument has the wrong type.
+            ValueError: The key holds control characters, or ``ttl`` or ``timeout`` is not finite and above 0.
+        """
+        options = self._options.override(headers, ttl, timeout)
+        return await self._sender.request(self._owner_of(key), type, data, options)
+
+    async def notify_key(
+        self,
+        key: str,
+        type: str,  # noqa: A002 -- as in Envelope
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """
+        Send bytes to the owner of ``key`` without a reply. The reference's ``Client.NotifyKey``.
+
+        It returns when the message is on its way to a live owner; what becomes of it is not reported. The reference
+        waits for the handler.
+
+        Args:
+            key: Text without control characters.
+            type: The message type's name, at most 256 characters.
+            data: The payload.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run the message; neither ``timeout`` nor the message being
+                handled shortens it.
+            timeout: Seconds in which the message must be on its way.
+
+        Raises:
+            KeyRequiredError: The key is empty.
+            NoShardSubscriberError: Nobody owns the key's shard.
+            RequestTimeoutError: It was not known to be on its way in time.
+            ClstrError: As in `request_key`, but for what the handler does.
+            TypeError: An argument has the wrong type.
+            ValueError: An argument is out of its bounds.
+        """
+        options = self._options.override(headers, ttl, timeout)
+        await self._sender.notify(self._owner_of(key), type, data, options)
+
+    async def request_shard(
+        self,
+        shard: int,
+        type: str,  # noqa: A002 -- as in Envelope
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> bytes:
+        """
+        Send bytes to the owner of ``shard`` and return those of the reply. The reference's ``Client.RequestShard``.
+
+        Everything but the shard, ``0 <= shard < num_shards``, is as in `request_key`.
+
+        Raises:
+            TypeError: The shard is not an int, or another argument has the wrong type.
+            ValueError: The shard, or another argument, is out of its bounds.
+            ClstrError: As in `request_key`.
+        """
+        to = Destination(check_shard(shard, self._num_shards))
+        return await self._sender.request(to, type, data, self._options.override(headers, ttl, timeout))
+
+    async def notify_shard(
+        self,
+        shard: int,
+        type: str,  # noqa: A002 -- as in Envelope
+        data: bytes = b"",
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """
+        Send bytes to the owner of ``shard`` without a reply. The reference's ``Client.NotifyShard``.
+
+        Everything but the shard, ``0 <= shard < num_shards``, is as in `notify_key`.
+
+        Raises:
+            TypeError: The shard is not an int, or another argument has the wrong type.
+            ValueError: The shard, or another argument, is out of its bounds.
+            ClstrError: As in `notify_key`.
+        """
+        to = Destination(check_shard(shard, self._num_shards))
+        await self._sender.notify(to, type, data, self._options.override(headers, ttl, timeout))
+
+    def _owner_of(self, key: str) -> Destination:
+        check_key(key)
+        return Destination(shard_for_key(key, self._num_shards, self._seed), key)
+
+
+def check_key(key: str) -> None:
+    """Raise `TypeError`, `KeyRequiredError` or `ValueError` unless messages can be routed by ``key``."""
+    if not isinstance(key, str):
+        raise TypeError(f"key must be a str, not {type(key).__name__}")
+    if not key:
+        raise KeyRequiredError
+    if has_control_characters(key):
+        raise ValueError("the key holds control characters or lone surrogates: use printable text")

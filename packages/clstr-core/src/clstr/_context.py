@@ -1,0 +1,72 @@
+"""The message being handled: what a handler, its child tasks, and every client used inside them inherit."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextvars import ContextVar
+from typing import TypeVar
+
+from clstr._envelope import Envelope
+from clstr.errors import ClstrError
+
+E = TypeVar("E", bound=ClstrError)
+
+
+class Current(ABC):
+    """
+    The message that the current task handles.
+
+    Attributes:
+        envelope: The message.
+        depth: How many handlers deep its sender was; 0 for a message from outside.
+        chain: The keys on the call chain that led here, oldest first, its own included.
+        ended: Whether its handler has ended; tasks that it left behind no longer act for it.
+    """
+
+    __slots__ = ("chain", "depth", "ended", "envelope")
+
+    def __init__(self, envelope: Envelope, depth: int, chain: tuple[str, ...]) -> None:
+        self.envelope = envelope
+        self.depth = depth
+        self.chain = chain
+        self.ended = False
+
+    @abstractmethod
+    def time_left(self) -> float:
+        """Return the seconds until the handler is cancelled, at least 0."""
+
+    @abstractmethod
+    def lend(self) -> None:
+        """Give the slot to others while the handler only waits (T6). Calls nest; each needs its `reclaim`."""
+
+    @abstractmethod
+    def reclaim(self) -> None:
+        """Take the slot back, without waiting for it."""
+
+
+_current: ContextVar[Current | None] = ContextVar("clstr_current", default=None)
+
+set_current = _current.set
+
+
+def current() -> Current | None:
+    """Return the message that this task, or the task that started it, is handling; ``None`` outside of handlers."""
+    message = _current.get()
+    return None if message is None or message.ended else message
+
+
+def refuse(error: E) -> E:
+    """
+    Stamp ``error`` as a refusal of the message being handled, and return it, to be raised.
+
+    A handler that has not begun its work may refuse a message: ``raise refuse(UnknownMessageError(...))``. The error
+    then reaches the caller as it is, with ``maybe_executed=False`` (T10), where any other becomes a `HandlerError`.
+    """
+    error.maybe_executed = False
+    error.__dict__["_refused"] = current()
+    return error
+
+
+def is_refusal_of(error: BaseException, message: Current) -> bool:
+    """Tell whether ``error`` was stamped by `refuse` while ``message`` was being handled."""
+    return isinstance(error, ClstrError) and error.__dict__.get("_refused") is message

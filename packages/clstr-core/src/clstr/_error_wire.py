@@ -1,0 +1,86 @@
+"""Errors to and from reply frames."""
+
+from __future__ import annotations
+
+from clstr import errors
+from clstr._limits import MAX_ERROR_BYTES
+from clstr._wire import Codec, ReplyFrame
+from clstr.errors import ClstrError, Fact, HandlerError
+
+_BY_CODE: dict[str, type[ClstrError]] = {
+    error.code: error
+    for error in vars(errors).values()
+    if isinstance(error, type) and issubclass(error, ClstrError) and error.code
+}
+
+# What clstr-go's handler side sends as text, and the type that it names (clstr-go core/cluster/errors.go).
+_BY_GO_TEXT: dict[str, type[ClstrError]] = {
+    "no subscriber for shard": errors.NoShardSubscriberError,
+    "transport closed": errors.TransportClosedError,
+    "envelope TTL expired": errors.EnvelopeExpiredError,
+    "cannot set reserved header": errors.ReservedHeaderError,
+    "handler exceeded deadline": errors.HandlerTimeoutError,
+    "key is required": errors.KeyRequiredError,
+    "missing x-clstr-key header": errors.MissingKeyHeaderError,
+    "no handler registered": errors.UnknownMessageError,
+}
+
+
+def clip(text: str, max_bytes: int = MAX_ERROR_BYTES) -> str:
+    """Cut ``text`` to ``max_bytes`` of UTF-8, and replace what has none."""
+    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+
+
+def encode_error(codec: Codec, error: ClstrError) -> bytes:
+    """Write ``error`` as a reply."""
+    frame = codec.new_reply(
+        err=clip(str(error)) or type(error).__name__,  # never empty: without code and text it would be a success
+        code=error.code,
+        details=_facts(type(error), error.details()),
+        executed=error.maybe_executed,
+    )
+    return codec.encode(frame)
+
+
+def decode_error(frame: ReplyFrame) -> ClstrError:
+    """
+    Build the error that a reply frame names.
+
+    A frame with text alone comes from a Go peer: it gets the type that its text names, and always
+    ``maybe_executed=True``, since text proves nothing.
+    """
+    if not frame.code:
+        return _from_go_text(frame.err)
+    kind = _BY_CODE.get(frame.code)
+    executed = frame.executed is not False
+    if kind is None or kind is HandlerError:
+        return _handler_error(frame, maybe_executed=executed)
+    return kind.restore(clip(frame.err), {**_facts(kind, frame.details), "maybe_executed": executed})
+
+
+def _from_go_text(text: str) -> ClstrError:
+    for part, kind in _BY_GO_TEXT.items():
+        if text == part or text.startswith(part + ":") or text.endswith(": " + part):
+            return kind.restore(clip(text), {**_facts(kind, {}), "maybe_executed": True})
+    return HandlerError("", clip(text))
+
+
+def _handler_error(frame: ReplyFrame, *, maybe_executed: bool) -> HandlerError:
+    facts = _facts(HandlerError, frame.details) if frame.code == HandlerError.code else {}
+    text = clip(frame.err)
+    error = HandlerError.restore(text, {"error_type": "", "error_message": text, **facts})
+    error.maybe_executed = maybe_executed
+    return error
+
+
+def _facts(kind: type[ClstrError], details: dict[str, Fact]) -> dict[str, Fact]:
+    """Take the facts that ``kind`` declares; a missing or unfit one becomes the type's zero value."""
+    return {name: _fact(details.get(name), type_) for name, type_ in kind.facts.items()}
+
+
+def _fact(value: Fact | None, type_: type[Fact]) -> Fact:
+    if isinstance(value, str):
+        return clip(value) if type_ is str else type_()
+    is_fit = type(value) is type_ or (type_ is float and type(value) is int)
+    # A larger number has no msgpack or no float, an infinite one no JSON.
+    return type_(value) if is_fit and value is not None and abs(value) < 2**63 else type_()

@@ -1,0 +1,311 @@
+"""The node: it owns shards and runs a handler for their messages."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import string
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Self
+
+from clstr._context import refuse
+from clstr._envelope import Envelope
+from clstr._handler_metrics import HandlerMetrics, is_refusal
+from clstr._hashing import check_node_id, shard_for_key, shards_for_node
+from clstr._metrics import Metrics, NoMetrics
+from clstr._node_info import NODE_INFO_TYPE, NodeInfo, encode_node_info
+from clstr._shards import check_shard
+from clstr.abc import Handler, ServerTransport, Subscription
+from clstr.errors import InvalidEnvelopeError, NotOwnerError
+
+_ID_ALPHABET = string.ascii_letters + string.digits + "_-"
+_ID_LENGTH = 6
+
+
+class Node:
+    """
+    Owns shards and runs ``handler`` for their messages, until it is stopped. The reference's ``Node``.
+
+        async with clstr.Node(transport, handler, node_id="node-1", nodes=["node-1", "node-2"], num_shards=64):
+            ...  # it serves until the block ends
+
+    or ``await node.run()``, which serves until it is stopped. Either way it drains at the end: messages that have
+    started, or wait for a slot, are finished. A node runs once.
+
+    It answers the message ``clstr.node.info`` itself. It refuses messages for shards that it does not own and, if it
+    knows ``num_shards``, messages whose key maps to another shard: their client was told another ``num_shards`` or
+    ``seed``. What a handler raises is logged once, at ``clstr.node``; payloads and header values never are.
+
+    Args:
+        transport: What brings the messages; the node does not close it.
+        handler: Answers an envelope: an async function that returns bytes, or ``None`` for an empty reply.
+        shards: The shards to own, in any order, repetitions allowed; none are to be acquired later. Instead of
+            ``nodes``.
+        nodes: The ids of every node in the cluster, ``node_id`` among them: the node owns its share of
+            ``num_shards``, see `shards_for_node`. Instead of ``shards``.
+        node_id: The node's name, printable; by default ``node-`` and six random characters.
+        num_shards: The cluster's number of shards, 1 to 2**32 - 1. Needed with ``nodes``.
+        seed: The cluster's seed. Clients and nodes must agree on it, as on ``num_shards``.
+        logger: By default that called ``clstr.node``.
+        metrics: Receives measurements.
+
+    Raises:
+        TypeError: An argument has the wrong type, or is missing, or one too many is given.
+        ValueError: A shard, ``num_shards``, a node id or ``seed`` is out of its bounds, or ``node_id`` is not in
+            ``nodes``.
+
+    Attributes:
+        ready: Set while the node serves: every shard is subscribed to, and it is not draining.
+    """
+
+    def __init__(
+        self,
+        transport: ServerTransport,
+        handler: Handler,
+        *,
+        shards: Iterable[int] | None = None,
+        nodes: Iterable[str] | None = None,
+        node_id: str | None = None,
+        num_shards: int | None = None,
+        seed: str = "",
+        logger: logging.Logger | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        _check_parts(transport, handler)
+        self._transport = transport
+        self._handler = handler
+        self._num_shards = num_shards
+        self._seed = seed
+        self._owned = _initial_shards(shards, nodes, node_id, num_shards, seed)
+        self._node_id = _new_id() if node_id is None else node_id
+        check_node_id(self._node_id)
+        self._logger = logger or logging.getLogger("clstr.node")
+        self._metrics = NoMetrics() if metrics is None else metrics
+        self._handler_metrics = None if metrics is None else HandlerMetrics(metrics, self._node_id)
+        self._subscription: Subscription | None = None
+        self._stopping = asyncio.Event()
+        self._is_started = False
+        self._is_closed = False
+        self.ready = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"Node({self._node_id!r}, {len(self._owned)} shards)"
+
+    @property
+    def node_id(self) -> str:
+        """The node's id."""
+        return self._node_id
+
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards that the node owns; before its start those that it will own, after its end none."""
+        return frozenset(self._owned)
+
+    async def run(self) -> None:
+        """
+        Serve until the node is stopped, then drain. The reference's ``Node.Run``, which did not block.
+
+        Returns after `stop` or `aclose`, or when the transport is closed. When the task is cancelled, the node drains
+        first; a second cancellation ends the draining.
+
+        Raises:
+            ClstrError: The start failed, and nothing is subscribed to; or the link was lost for good.
+            RuntimeError: The node was started already, or is closed.
+        """
+        async with self:
+            await self._until_stopped()
+
+    async def __aenter__(self) -> Self:
+        self._check_new()
+        self._is_started = True
+        try:
+            self._subscription = await self._transport.subscribe(sorted(self._owned), self._handle)
+        except BaseException:
+            self._is_started = False
+            raise
+        if self._is_closed:
+            await self.aclose()
+            raise RuntimeError(f"node {self._node_id} was closed while it started")
+        self._count_shards()
+        self._logger.info("node %s owns %d shards", self._node_id, len(self._owned), extra=self._extra())
+        self.ready.set()
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.aclose()
+        except Exception:
+            if exc is None:
+                raise
+            self._logger.exception("node %s did not close cleanly", self._node_id, extra=self._extra())
+
+    def stop(self) -> None:
+        """Let `run` drain and return. Returns at once; may be called twice, and from inside a handler."""
+        self._stopping.set()
+
+    async def aclose(self) -> None:
+        """
+        Stop and drain: on return no message starts, and those that did have ended. May be called twice.
+
+        It waits as long as the transport's ``drain_timeout`` at most, and never for the handler that calls it.
+        """
+        self._is_closed = True
+        self._stopping.set()
+        self.ready.clear()
+        try:
+            if self._subscription is not None:
+                await self._subscription.aclose()
+        finally:
+            self._disown()
+
+    async def acquire(self, shards: Iterable[int]) -> None:
+        """
+        Own ``shards`` too: on return their messages arrive here. Those that it owns already are left alone.
+
+        Raises:
+            RuntimeError: The node does not run.
+            TypeError: One is not an int.
+            ValueError: One is out of its bounds.
+            ClstrError: The transport failed; of the new shards, none is owned.
+        """
+        subscription, wanted = self._running(), _check_shards(shards, self._num_shards)
+        self._owned |= wanted
+        try:
+            await subscription.add(sorted(wanted))
+        finally:
+            self._owned -= wanted - subscription.shards
+            self._count_shards()
+
+    async def release(self, shards: Iterable[int]) -> None:
+        """
+        Give ``shards`` up: on return none of their messages starts here, and those that did have ended.
+
+        Those that the node does not own are left alone.
+
+        Raises:
+            RuntimeError: The node does not run.
+            TypeError: One is not an int.
+            ValueError: One is out of its bounds.
+            ClstrError: The transport failed.
+        """
+        subscription, unwanted = self._running(), _check_shards(shards, self._num_shards)
+        try:
+            await subscription.remove(sorted(unwanted))
+        finally:
+            self._owned -= unwanted - subscription.shards
+            self._count_shards()
+
+    # Life.
+
+    def _check_new(self) -> None:
+        if self._is_closed:
+            raise RuntimeError(f"node {self._node_id} is closed: make a new one")
+        if self._is_started:
+            raise RuntimeError(f"node {self._node_id} was started already: a node runs once")
+
+    def _running(self) -> Subscription:
+        if self._subscription is None or self._is_closed:
+            raise RuntimeError(f"node {self._node_id} does not run: `async with node:`, or await node.ready.wait()")
+        return self._subscription
+
+    async def _until_stopped(self) -> None:
+        watch = asyncio.create_task(self._transport.wait_closed())
+        watch.add_done_callback(lambda _: self._stopping.set())
+        try:
+            await self._stopping.wait()
+        finally:
+            watch.cancel()
+            await asyncio.wait((watch,))
+            lost = None if watch.cancelled() else watch.exception()
+        if lost is not None:
+            raise lost
+
+    def _disown(self) -> None:
+        if self._owned:
+            self._owned.clear()
+            self._count_shards()
+
+    def _count_shards(self) -> None:
+        self._metrics.shards_owned(self._node_id, len(self._owned))
+
+    # Messages.
+
+    async def _handle(self, envelope: Envelope) -> bytes | None:
+        self._check(envelope)
+        if self._handler_metrics is None:
+            return await self._answer(envelope)
+        with self._handler_metrics.measure(envelope.type):
+            return await self._answer(envelope)
+
+    def _check(self, envelope: Envelope) -> None:
+        if envelope.shard not in self._owned:
+            raise refuse(NotOwnerError(envelope.shard))
+        if self._num_shards is None or envelope.key is None:
+            return
+        shard = shard_for_key(envelope.key, self._num_shards, self._seed)
+        if shard != envelope.shard:
+            raise refuse(InvalidEnvelopeError("shard", self._disagreement(envelope.shard, shard)))
+
+    def _disagreement(self, sent: int, expected: int) -> str:
+        return (
+            f"is {sent}, but the message's key maps to {expected} at node {self._node_id}, which has num_shards="
+            f"{self._num_shards} and seed={self._seed!r}: client and node disagree, give both the same"
+        )
+
+    async def _answer(self, envelope: Envelope) -> bytes | None:
+        if envelope.type == NODE_INFO_TYPE:
+            return encode_node_info(NodeInfo(self._node_id, sorted(self._owned)))
+        try:
+            return await self._handler(envelope)
+        except Exception as error:
+            if not is_refusal(error):
+                self._log_failure(envelope, error)
+            raise
+
+    def _log_failure(self, envelope: Envelope, error: Exception) -> None:
+        self._logger.error(
+            "the handler of %s failed on shard %d of node %s",
+            envelope.type,
+            envelope.shard,
+            self._node_id,
+            exc_info=error,
+            extra={**self._extra(), "clstr_shard": envelope.shard, "clstr_type": envelope.type},
+        )
+
+    def _extra(self) -> dict[str, object]:
+        return {"clstr_node": self._node_id}
+
+
+def _check_parts(transport: object, handler: object) -> None:
+    if not isinstance(transport, ServerTransport):
+        raise TypeError(
+            f"transport must be an open transport, not {type(transport).__name__}: write "
+            "`async with clstr.connect(url) as transport:`"
+        )
+    if not callable(handler):
+        raise TypeError(f"handler must be an async function of an envelope, not {type(handler).__name__}")
+
+
+def _initial_shards(
+    shards: Iterable[int] | None, nodes: Iterable[str] | None, node_id: str | None, num_shards: int | None, seed: str
+) -> set[int]:
+    shard_for_key("", 1 if num_shards is None else num_shards, seed)  # checks both
+    if shards is not None and nodes is None:
+        return set(_check_shards(shards, num_shards))
+    if nodes is None or shards is not None:
+        raise TypeError("a node needs either shards, the ones to own, or nodes, the ids of all nodes")
+    if node_id is None or num_shards is None:
+        raise TypeError("with nodes a node needs its node_id, which is one of them, and num_shards")
+    return set(shards_for_node(node_id, nodes, num_shards, seed))
+
+
+def _check_shards(shards: Iterable[int], num_shards: int | None) -> frozenset[int]:
+    return frozenset(check_shard(shard, num_shards) for shard in shards)
+
+
+def _new_id() -> str:
+    return "node-" + "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))

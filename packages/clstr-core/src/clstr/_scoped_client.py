@@ -1,0 +1,166 @@
+"""A client that always talks to one key or one shard."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping
+from typing import Any, TypeVar, overload
+
+from clstr._message import Message, message_type, reply_type, type_name
+from clstr._node_info import NODE_INFO_REQUEST, NODE_INFO_TYPE, NodeInfo, decode_node_info
+from clstr._payload import check_reply_type, decode_reply, encode
+from clstr._send_options import SendOptions
+from clstr._sender import Destination, Sender
+
+R = TypeVar("R")
+
+
+class ScopedClient:
+    """
+    Sends typed messages to one key or one shard. Made by `Client.key` and `Client.shard`.
+
+    Every method takes ``headers`` (added to the client's), ``ttl`` and ``timeout``, both in seconds and finite and
+    above 0; what is left out is as `Client.key` or `Client.shard` was told, or else as the client was. Messages are
+    sent as JSON. The reference's ``ScopedClient``.
+    """
+
+    __slots__ = ("_options", "_sender", "_to")
+
+    def __init__(self, sender: Sender, to: Destination, options: SendOptions) -> None:
+        self._sender = sender
+        self._to = to
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"ScopedClient(shard={self.shard}, key={self.key!r})"
+
+    @property
+    def shard(self) -> int:
+        """The shard that messages go to."""
+        return self._to.shard
+
+    @property
+    def key(self) -> str | None:
+        """The key that messages go to, or ``None`` if they go to a shard."""
+        return self._to.key
+
+    @overload
+    async def request(
+        self,
+        message: Message[R],
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        message: object,
+        *,
+        reply: type[R],
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> R: ...
+    @overload
+    async def request(
+        self,
+        message: object,
+        *,
+        reply: types.UnionType,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> Any: ...
+    async def request(
+        self,
+        message: object,
+        *,
+        reply: Any = None,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """
+        Send ``message`` and wait for its reply. The reference's ``ScopedClient.Request``.
+
+        Args:
+            message: A msgspec struct, dataclass, attrs object or pydantic model. Its class names its type on the wire,
+                and through `Message` the type of its reply.
+            reply: The reply's type, if the message's class names none or another one is wanted; ``bytes`` is the reply
+                as it is.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run the message.
+            timeout: Seconds to wait for the reply.
+
+        Returns:
+            The reply, decoded and checked.
+
+        Raises:
+            TypeError: The message, or the type of its reply, is not known or has no encoding; nothing was sent.
+            ValueError: ``ttl`` or ``timeout`` is not finite and above 0, or the message cannot be encoded.
+            InvalidReplyError: The reply is not of the expected type; the handler ran.
+            ClstrError: What `Client.request_key` raises.
+        """
+        expected = _expected_reply(message, reply)
+        check_reply_type(expected)
+        options = self._options.override(headers, ttl, timeout)
+        answer = await self._sender.request(self._to, message_type(message), encode(message), options)
+        return decode_reply(answer, expected)
+
+    async def notify(
+        self,
+        message: object,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        """
+        Send ``message`` and return when it is on its way to its owner. The reference's ``ScopedClient.Notify``.
+
+        The reference waits for the handler; this does not, and never learns what became of the message.
+
+        Args:
+            message: As in `request`.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run the message.
+            timeout: Seconds in which it must be on its way; they do not shorten ``ttl``.
+
+        Raises:
+            TypeError: The message has no encoding.
+            ValueError: ``ttl`` or ``timeout`` is not finite and above 0, or the message cannot be encoded.
+            ClstrError: What `Client.notify_key` raises.
+        """
+        options = self._options.override(headers, ttl, timeout)
+        await self._sender.notify(self._to, message_type(message), encode(message), options)
+
+    async def get_node_info(
+        self,
+        *,
+        headers: Mapping[str, str] | None = None,
+        ttl: float | None = None,
+        timeout: float | None = None,
+    ) -> NodeInfo:
+        """
+        Ask the owner of the key or shard who it is. The reference's ``ScopedClient.GetNodeInfo``.
+
+        Raises:
+            InvalidReplyError: The answer describes no node.
+            ClstrError: What `Client.request_key` raises.
+        """
+        options = self._options.override(headers, ttl, timeout)
+        answer = await self._sender.request(self._to, NODE_INFO_TYPE, NODE_INFO_REQUEST, options)
+        return decode_node_info(answer)
+
+
+def _expected_reply(message: object, reply: Any) -> Any:
+    expected = reply_type(message) if reply is None else reply
+    if expected is None:
+        name = type_name(type(message))
+        raise TypeError(
+            f"the type of the reply to {name} is not known: let {name} derive from clstr.Message[ReplyType], or pass "
+            "reply=ReplyType (reply=bytes for the reply as it is)"
+        )
+    return expected

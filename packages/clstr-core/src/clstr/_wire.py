@@ -1,0 +1,183 @@
+"""
+The frames on the wire and their codecs: ``json``, byte-compatible with clstr-go, and ``msgpack``, ours.
+
+Decoding sniffs which codec was used, so that nodes and clients of both live in one cluster, and a node answers in the
+codec of the request. The tables of fields are closed: a new field is a change of the protocol.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from clstr.errors import Fact, InvalidEnvelopeError, InvalidReplyError
+
+PROTOCOL_VERSION = 1
+Buffer = bytes | bytearray | memoryview
+T = TypeVar("T")
+
+# What decoding raises: deep nesting and invalid UTF-8 are not msgspec errors.
+DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
+
+
+class RequestFrame(msgspec.Struct, omit_defaults=True):
+    """A request or a notify. The first seven fields are the reference's, in its order; the rest are ours."""
+
+    shard: int
+    type: str
+    data: bytes | None
+    reply_to: str = ""
+    headers: dict[str, str] = {}
+    ttl_ms: int = 0
+    created_at_ms: int = 0
+    v: int = 0
+    oneway: bool = False
+    depth: int = 0
+    chain: list[str] = []
+
+
+class ReplyFrame(msgspec.Struct, omit_defaults=True):
+    """A reply: ``data``, or ``err``. ``code``, ``details`` and ``executed`` are ours."""
+
+    data: bytes | None = b""
+    err: str = ""
+    code: str = ""
+    details: dict[str, Fact] = {}
+    executed: bool | None = None
+
+
+class _PackedRequest(RequestFrame, array_like=True):
+    pass
+
+
+class _PackedReply(ReplyFrame, array_like=True):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """
+    One way of writing frames.
+
+    Attributes:
+        name: What the URL parameter ``codec`` calls it.
+        new_request: Makes a frame that `encode` writes in this codec.
+        new_reply: The same for replies.
+        encode: Writes such a frame.
+        expansion: Encoded bytes per payload byte, as a fraction (numerator, denominator).
+        envelope_bytes: What a frame has beyond its data, at most: type, headers and chain at their bounds, escaped.
+    """
+
+    name: str
+    new_request: Callable[..., RequestFrame]
+    new_reply: Callable[..., ReplyFrame]
+    encode: Callable[[Any], bytes]
+    expansion: tuple[int, int]
+    envelope_bytes: int
+
+    def most_bytes(self, data_bytes: int) -> int:
+        """Return the size of the largest frame with ``data_bytes`` of data."""
+        numerator, denominator = self.expansion
+        return -(-data_bytes // denominator) * numerator + self.envelope_bytes
+
+    def most_data(self, frame_bytes: int) -> int:
+        """Return how many data bytes fit a frame of ``frame_bytes``, whatever else is in it."""
+        numerator, denominator = self.expansion
+        # A broker with tiny messages carries data too, but then not beside headers at their bounds.
+        return (frame_bytes - min(self.envelope_bytes, frame_bytes // 4)) // numerator * denominator
+
+
+# The hook writes a subclass of str, such as markupsafe's, as the text that it is.
+_json_encode = msgspec.json.Encoder(enc_hook=str.__str__).encode
+_packed_encode = msgspec.msgpack.Encoder(enc_hook=str.__str__).encode
+
+
+def _encode_json(frame: RequestFrame | ReplyFrame) -> bytes:
+    """Write what Go's ``json.Marshal`` writes: headers sorted bytewise, five characters escaped."""
+    if isinstance(frame, RequestFrame) and len(frame.headers) > 1:
+        frame.headers = dict(sorted(frame.headers.items()))  # by code points, which is the order of UTF-8's bytes
+    body = _json_encode(frame)
+    body = body.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
+    if body.isascii():  # nearly always, and the search for three bytes is the dear part
+        return body
+    return body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
+
+
+JSON = Codec("json", RequestFrame, ReplyFrame, _encode_json, (4, 3), 64 * 1024)
+MSGPACK = Codec("msgpack", _PackedRequest, _PackedReply, _packed_encode, (1, 1), 16 * 1024)
+CODECS = {codec.name: codec for codec in (JSON, MSGPACK)}
+
+_json_request = msgspec.json.Decoder(RequestFrame).decode
+_json_reply = msgspec.json.Decoder(ReplyFrame).decode
+_packed_request = msgspec.msgpack.Decoder(_PackedRequest).decode
+_packed_reply = msgspec.msgpack.Decoder(_PackedReply).decode
+
+
+def sniff(body: Buffer) -> Codec:
+    """Tell which codec wrote ``body``: JSON begins with a brace or white space, our msgpack with an array."""
+    return JSON if body[:1] in (b"{", b" ", b"\n", b"\r", b"\t") else MSGPACK
+
+
+def decode_request(body: Buffer, codec: Codec) -> RequestFrame:
+    """
+    Read a request. What the strict decoder refuses gets a second look with the eyes of Go's decoder.
+
+    Raises:
+        InvalidEnvelopeError: It is not a request.
+    """
+    try:
+        return _json_request(body) if codec is JSON else _packed_request(body)
+    except DECODE_ERRORS as error:
+        if codec is JSON:
+            return _decode_like_go(body)
+        raise InvalidEnvelopeError("body", f"cannot be decoded: {error}") from error
+
+
+def decode_reply(body: Buffer) -> ReplyFrame:
+    """
+    Read a reply.
+
+    Raises:
+        InvalidReplyError: It is not a reply.
+    """
+    try:
+        return _json_reply(body) if sniff(body) is JSON else _packed_reply(body)
+    except DECODE_ERRORS as error:
+        raise InvalidReplyError(f"the reply cannot be decoded: {error}") from error
+
+
+def _decode_like_go(body: Buffer) -> RequestFrame:
+    """Read JSON as Go's ``encoding/json`` does: names in any case, ``null`` is the zero value, later ones win."""
+    try:
+        members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
+    except DECODE_ERRORS as error:
+        raise InvalidEnvelopeError("body", f"cannot be decoded: {error}") from error
+    fields = {name.lower(): raw for name, raw in members.items() if bytes(raw) != b"null"}
+    values = {
+        field.name: _read_field(field.name, fields[field.name], field.type)
+        for field in _REQUEST_FIELDS
+        if field.name in fields
+    }
+    return RequestFrame(**{"shard": 0, "type": "", "data": None, **values})
+
+
+_REQUEST_FIELDS = msgspec.structs.fields(RequestFrame)
+
+
+def _read_field(name: str, raw: msgspec.Raw, type_: Any) -> Any:
+    try:
+        return _read_data(raw) if name == "data" else msgspec.json.decode(raw, type=type_)
+    except DECODE_ERRORS as error:
+        raise InvalidEnvelopeError(name, f"cannot be decoded: {error}") from error
+
+
+def _read_data(raw: msgspec.Raw) -> bytes:
+    """Read base64 with line breaks in it, or a list of byte numbers: Go's decoder takes both."""
+    value = msgspec.json.decode(raw, type=str | list[int])
+    if isinstance(value, list):
+        return bytes(value)
+    return base64.b64decode(value.replace("\r", "").replace("\n", ""), validate=True)

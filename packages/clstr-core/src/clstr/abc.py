@@ -1,0 +1,163 @@
+"""
+The transport contract: what every transport promises, whatever carries its messages.
+
+The lines are numbered T1 to T16, and the conformance suite checks each of them. *Refusal* means: an answer that
+proves that the message never ran, so its error says ``maybe_executed=False``.
+
+T1  ``request`` returns the handler's bytes, whatever they are (``None`` becomes ``b""``), up to
+    ``max_payload_bytes``: the smaller of the option of that name and what the broker carries. Unanswered bytes of one
+    transport stay under ``max_inflight_bytes``; more is `OverloadedError`, and nothing was sent.
+T2  If several subscriptions hold a shard, each message goes to exactly one of them.
+T3  A shard that nobody holds is `NoShardSubscriberError` without waiting for the deadline, for ``notify`` too. An
+    owner that is frozen counts as holding until the transport's published detection time.
+T4  When ``subscribe`` returns, messages for its shards are delivered.
+T5  Messages that arrive while ``Subscription.aclose`` runs may still start; after it has returned none does. It waits
+    for its started handlers, at most ``drain_timeout``, and not for the handler that calls it.
+T6  At most ``max_concurrent`` handlers run, also within a shard; ``max_queue`` messages and ``max_queue_bytes`` wait;
+    more get `OverloadedError` at once. A handler that awaits a clstr request lends its slot, and need not wait to get
+    it back. Requests made inside a handler wait in a queue of their own and start first.
+T7  A handler has the smaller of ``handler_timeout`` and what is left of the TTL. Then it is cancelled and the caller
+    gets `HandlerTimeoutError`; its slot is free when its task has really ended.
+T8  ``timeout`` is how long the caller waits, ``ttl`` how long a node may start *and* run the message. The receiver
+    counts from reading it; transit is not counted. An expired message never starts: `EnvelopeExpiredError`.
+T9  A request always ends: by ``timeout`` at the latest, with `RequestTimeoutError` (granularity 10 ms, upwards). When
+    a cancelled await has raised, nothing of it is kept. A reply never reaches another request.
+T10 A refusal keeps its type, code and facts. Everything else that leaves a handler arrives as `HandlerError`.
+T11 Too large is an error: `PayloadTooLargeError` before sending, and for a reply too large with
+    ``maybe_executed=True``.
+T12 ``notify`` returns when the message is on its way to an owner that was live then. What becomes of it later is
+    counted and logged at the node, not reported.
+T13 When the link is lost, requests in flight on it fail with `ConnectionLostError`. New ones wait for the link inside
+    their deadline, at most ``reconnect_wait``, then `TransportUnavailableError`. Subscriptions come back by themselves.
+T14 ``aclose`` is idempotent, safe from several tasks and from inside a handler. New calls fail with
+    `TransportClosedError` as soon as it begins, requests of draining handlers go on; late arrivals are refused. It
+    returns within ``drain_timeout`` + 2 s, and leaves nothing but handlers that ignored cancellation.
+T15 Garbage from the wire is counted and dropped, or answered with an error; it never stops the receiver.
+T16 At most once: nothing is sent again unless a refusal shows that it never ran.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from clstr._envelope import Envelope
+
+Handler = Callable[[Envelope], Awaitable[bytes | None]]
+"""Answers an envelope: the bytes of the reply, or ``None`` for an empty one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloseReport:
+    """
+    What ``aclose`` left behind.
+
+    Attributes:
+        abandoned: One line per handler that ignored cancellation and still runs: its shard and message type.
+        cancelled: Handlers that were cancelled because ``drain_timeout`` was over.
+        refused: Messages that waited for a slot and were refused because ``drain_timeout`` was over.
+    """
+
+    abandoned: tuple[str, ...] = ()
+    cancelled: int = 0
+    refused: int = 0
+
+
+class ClientTransport(ABC):
+    """The half of a transport that sends."""
+
+    @property
+    @abstractmethod
+    def max_payload_bytes(self) -> int:
+        """The data bytes that one request or reply may have (T1)."""
+
+    @abstractmethod
+    async def request(self, envelope: Envelope, *, timeout: float = 5.0) -> bytes:
+        """
+        Send ``envelope`` to the owner of its shard and wait for the reply.
+
+        Cancelling the call drops the reply; the handler may still run.
+
+        Args:
+            envelope: Must not be expired.
+            timeout: Seconds, finite and above 0, counted from the call; waiting for a lost link included.
+
+        Raises:
+            NoShardSubscriberError: Nobody owns the shard.
+            RequestTimeoutError: No reply within ``timeout`` seconds.
+            HandlerError: The handler raised.
+            ClstrError: Any other line of the contract above.
+        """
+
+    @abstractmethod
+    async def notify(self, envelope: Envelope, *, timeout: float = 5.0) -> None:
+        """
+        Send ``envelope`` to the owner of its shard; return when it is on its way to a live one (T12).
+
+        Args:
+            envelope: Must not be expired.
+            timeout: Seconds, finite and above 0, in which it must be on its way.
+
+        Raises:
+            NoShardSubscriberError: Nobody owns the shard.
+            RequestTimeoutError: It was not known to be on its way within ``timeout`` seconds.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> CloseReport:
+        """Drain and close (T14). Later calls return the same report."""
+
+
+class Subscription(ABC):
+    """What one handler holds: a set of shards that can grow and shrink."""
+
+    @property
+    @abstractmethod
+    def shards(self) -> frozenset[int]:
+        """The shards held now."""
+
+    @abstractmethod
+    async def add(self, shards: Iterable[int]) -> None:
+        """Hold ``shards`` too: T4 is true of them on return. Shards that are held already are left alone."""
+
+    @abstractmethod
+    async def remove(self, shards: Iterable[int]) -> None:
+        """Let go of ``shards``: T5 is true of them on return. Shards that are not held are left alone."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Let go of every shard (T5). May be called twice."""
+
+
+class ServerTransport(ABC):
+    """The half of a transport that receives."""
+
+    @abstractmethod
+    async def subscribe(self, shards: Iterable[int], handler: Handler) -> Subscription:
+        """
+        Hold ``shards`` and run ``handler`` for each of their messages.
+
+        Raises:
+            TransportUnavailableError: The link is down and did not come back in ``reconnect_wait`` seconds.
+            AccessDeniedError: The broker refuses the right to receive.
+        """
+
+    async def subscribe_shard(self, shard: int, handler: Handler) -> Subscription:
+        """Hold one shard; see `subscribe`."""
+        return await self.subscribe([shard], handler)
+
+    @abstractmethod
+    async def wait_closed(self) -> None:
+        """Return when `aclose` has begun; raise what ended the link if it is lost for good."""
+
+    @abstractmethod
+    async def aclose(self) -> CloseReport:
+        """Drain and close (T14). Later calls return the same report."""
+
+
+class Transport(ClientTransport, ServerTransport):
+    """Both halves: what `clstr.connect` returns."""
+
+
+__all__ = ["ClientTransport", "CloseReport", "Handler", "ServerTransport", "Subscription", "Transport"]

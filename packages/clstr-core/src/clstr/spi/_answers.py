@@ -1,0 +1,108 @@
+"""What goes back to the sender of a message: exactly one answer, or none if it is a notify."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from clstr._context import is_refusal_of
+from clstr._error_wire import clip, encode_error
+from clstr._wire import Codec
+from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, PayloadTooLargeError
+from clstr.spi._delivery import Delivery
+from clstr.spi._link import Link
+from clstr.spi._stats import Stats
+
+
+class Answers:
+    """Encodes answers and hands them to the link."""
+
+    def __init__(self, link: Link, stats: Stats, logger: logging.Logger) -> None:
+        self._link = link
+        self._stats = stats
+        self._logger = logger
+        self.max_payload_bytes = 0
+
+    def refuse(self, delivery: Delivery, error: ClstrError) -> None:
+        """Answer that the message never ran."""
+        self._stats.refused += 1
+        error.maybe_executed = False
+        self._fail(delivery, error)
+
+    def handler_returned(self, delivery: Delivery, result: object) -> None:
+        """Answer with the handler's bytes, or say what is wrong with them."""
+        if result is None:
+            result = b""
+        if not isinstance(result, bytes):
+            kind = type(result).__name__
+            self._fail(delivery, HandlerError("TypeError", f"the handler returned {kind}, not bytes or None"))
+        elif len(result) > self.max_payload_bytes:
+            self._fail(delivery, PayloadTooLargeError(len(result), self.max_payload_bytes, is_reply=True))
+        elif not delivery.oneway and not delivery.answered:
+            self._reply(delivery, result)
+        delivery.answered = True
+
+    def handler_raised(self, delivery: Delivery, error: BaseException) -> None:
+        """Answer with what the handler raised: as it is only if it is a refusal of this very message (T10)."""
+        if is_refusal_of(error, delivery) and isinstance(error, ClstrError):
+            self.refuse(delivery, error)
+        else:
+            self._fail(delivery, HandlerError(type(error).__name__, _message(error)))
+
+    def handler_timed_out(self, delivery: Delivery) -> None:
+        """Answer that the handler had its time."""
+        if not delivery.answered:
+            self._stats.handler_timeouts += 1
+            self._logger.warning("a handler was cancelled after %.3g s (%s)", delivery.timeout, delivery)
+        self._fail(delivery, HandlerTimeoutError(delivery.envelope.shard, delivery.timeout))
+
+    def refuse_unread(self, codec: Codec, to: object, error: ClstrError) -> None:
+        """Answer a message that was too broken to become a delivery."""
+        self._stats.refused += 1
+        error.maybe_executed = False
+        if to is not None:
+            self._send(to, encode_error(codec, error))
+
+    def _fail(self, delivery: Delivery, error: ClstrError) -> None:
+        if delivery.answered:
+            return
+        delivery.answered = True
+        if delivery.oneway:
+            self._stats.notify_failures += 1
+            self._logger.warning("notify failed (%s): %s: %s", delivery, type(error).__name__, _message(error))
+        elif delivery.to is not None:
+            self._send(delivery.to, _encode(delivery.codec, error))
+
+    def _reply(self, delivery: Delivery, data: bytes) -> None:
+        if delivery.to is None:
+            return
+        body = delivery.codec.encode(delivery.codec.new_reply(bytes(data)))  # a subclass has no encoding
+        maximum = self._link.max_message_bytes
+        if maximum is not None and len(body) > maximum:
+            too_large = PayloadTooLargeError(len(data), self.max_payload_bytes, is_reply=True)
+            body = encode_error(delivery.codec, too_large)
+        self._send(delivery.to, body)
+
+    def _send(self, to: object, body: bytes) -> None:
+        try:
+            is_out = self._link.reply(to, body)
+        except Exception:  # it must not raise; if it does, that costs one answer, not the slot or the timers
+            self._logger.exception("the link failed to send an answer")
+            is_out = False
+        self._stats.dropped_replies += not is_out
+
+
+def _encode(codec: Codec, error: ClstrError) -> bytes:
+    try:
+        return encode_error(codec, error)
+    except Exception:  # noqa: BLE001 -- a handler's refusal: its facts may be missing, or too large for the codec
+        return encode_error(codec, HandlerError(type(error).__name__, _message(error)))
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError) and not error.args:
+        return "the handler cancelled itself"
+    try:
+        return clip(str(error))
+    except Exception as broken:  # noqa: BLE001 -- user code: __str__ may do anything
+        return f"(its message cannot be read: {type(broken).__name__})"

@@ -1,0 +1,36 @@
+"""Coalesces what one tick of the loop writes to one destination."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Batcher(Generic[T]):
+    """
+    Collects items and writes them together at the end of the tick: one write for all, and no delay.
+
+    Args:
+        loop: The loop whose ticks count.
+        write: Gets the items in order. It runs as a loop callback and must not raise.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[list[T]], None]) -> None:
+        self._loop = loop
+        self._write = write
+        self._items: list[T] = []
+
+    def add(self, item: T) -> None:
+        """Write ``item`` with the others of this tick."""
+        if not self._items:
+            self._loop.call_soon(self.flush)
+        self._items.append(item)
+
+    def flush(self) -> None:
+        """Write what is there now."""
+        if self._items:
+            items, self._items = self._items, []
+            self._write(items)

@@ -1,0 +1,101 @@
+"""One message that arrived: from its admission to the end of its handler."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from clstr._context import Current
+from clstr._envelope import Envelope
+from clstr._wire import Codec
+
+if TYPE_CHECKING:
+    from clstr.spi._dispatcher import Dispatcher
+    from clstr.spi._subscriptions import EngineSubscription
+
+
+class Delivery(Current):
+    """
+    A message that waits for a slot, or runs. It is what its handler's context holds.
+
+    Attributes:
+        subscription: Who handles it.
+        codec: The codec that it came in, and that its answer goes out in.
+        to: Where the answer goes, for the link.
+        oneway: Whether it is a notify, which is never answered.
+        size: Its bytes on the wire.
+        deadline: When it expires while it waits, or when its handler is cancelled: loop time.
+        timeout: The seconds that its handler was given, once it has started.
+        task: Its handler's task, once it has started.
+        lent: How many of the handler's tasks await a request now; above 0 its slot is another's.
+        closing: How many of its handler's tasks are in an `aclose` that must not wait for it.
+        answered: Whether the answer is out, or none is wanted any more.
+    """
+
+    __slots__ = (
+        "answered",
+        "closing",
+        "codec",
+        "deadline",
+        "dispatcher",
+        "lent",
+        "oneway",
+        "size",
+        "subscription",
+        "task",
+        "tick",
+        "timeout",
+        "to",
+    )
+
+    def __init__(
+        self,
+        envelope: Envelope,
+        *,
+        dispatcher: Dispatcher,
+        subscription: EngineSubscription,
+        codec: Codec,
+        to: object,
+        oneway: bool,
+        size: int,
+        deadline: float,
+        depth: int,
+        chain: tuple[str, ...],
+    ) -> None:
+        super().__init__(envelope, depth, chain)
+        self.dispatcher = dispatcher
+        self.subscription = subscription
+        self.codec = codec
+        self.to = to
+        self.oneway = oneway
+        self.size = size
+        self.deadline = deadline
+        self.timeout = 0.0
+        self.tick = 0
+        self.task: asyncio.Task[None] | None = None
+        self.lent = 0
+        self.closing = 0
+        self.answered = False
+
+    def __str__(self) -> str:
+        return f"shard {self.envelope.shard}, type {self.envelope.type!r}"
+
+    def time_left(self) -> float:
+        """Return the seconds until the handler is cancelled, at least 0."""
+        return self.dispatcher.time_left(self)
+
+    def lend(self) -> None:
+        """Give the slot to others while the handler only waits."""
+        self.dispatcher.lend(self)
+
+    def reclaim(self) -> None:
+        """Take the slot back, without waiting for it."""
+        self.dispatcher.reclaim(self)
+
+    def expire(self) -> None:
+        """The deadline is over, for the wait or for the handler."""
+        self.dispatcher.expire(self)
+
+    def ended_by(self, _task: asyncio.Task[None]) -> None:
+        """The handler's task has really ended."""
+        self.dispatcher.end(self)

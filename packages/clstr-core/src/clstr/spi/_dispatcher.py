@@ -1,0 +1,255 @@
+"""
+Admission: which messages run now, which wait, and which are refused.
+
+A message takes a slot when its handler's task starts and frees it when that task has really ended. While the handler
+awaits a request it lends the slot, so that what it waits for can run (T6); messages sent from inside a handler wait in
+a queue of their own that is served first. Without both, nested requests deadlock as soon as the slots are full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+
+from clstr._context import set_current
+from clstr._limits import Limits
+from clstr.errors import ClstrError, EnvelopeExpiredError, OverloadedError
+from clstr.spi._answers import Answers
+from clstr.spi._deadlines import Deadlines
+from clstr.spi._delivery import Delivery
+
+Selector = Callable[[Delivery], bool]
+_Queue = OrderedDict[Delivery, None]  # a FIFO from whose middle an expired message can be taken
+
+
+class Dispatcher:
+    """Runs the handlers of one transport within its limits."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, deadlines: Deadlines, answers: Answers) -> None:
+        self._loop = loop
+        self._limits = limits
+        self._deadlines = deadlines
+        self._answers = answers
+        # Handlers start in the context of `connect`, not in that of whatever callback read their message.
+        self._context = contextvars.copy_context()
+        self._context.run(set_current, None)
+        self._outer: _Queue = OrderedDict()
+        self._nested: _Queue = OrderedDict()
+        self._queued_bytes = 0
+        self._running: set[Delivery] = set()
+        self._active = 0
+        self._suspended = 0
+        self._max_suspended = max(limits.max_queue, limits.max_concurrent)
+        self._wake_scheduled = False
+        self._settlers: set[asyncio.Future[None]] = set()
+
+    @property
+    def active(self) -> int:
+        """Handlers that hold a slot."""
+        return self._active
+
+    @property
+    def suspended(self) -> int:
+        """Handlers that have lent their slot."""
+        return self._suspended
+
+    @property
+    def waiting(self) -> int:
+        """Messages that wait for a slot."""
+        return len(self._outer) + len(self._nested)
+
+    # A message's way: admit -> (wait) -> start -> run -> end.
+
+    def admit(self, delivery: Delivery) -> None:
+        """Start the message, or let it wait, or refuse it. Never blocks."""
+        queue = self._queue_of(delivery)
+        limits = self._limits
+        if not queue and self._has_slot(delivery):
+            self._start(delivery)
+        elif len(queue) >= limits.max_queue:
+            self._answers.refuse(delivery, OverloadedError("max_queue", limits.max_queue))
+        elif self._queued_bytes + delivery.size > limits.max_queue_bytes:
+            self._answers.refuse(delivery, OverloadedError("max_queue_bytes", limits.max_queue_bytes))
+        else:
+            self._enqueue(queue, delivery)
+
+    def _queue_of(self, delivery: Delivery) -> _Queue:
+        return self._nested if delivery.depth else self._outer
+
+    def _has_slot(self, delivery: Delivery) -> bool:
+        if self._active >= self._limits.max_concurrent:
+            return False
+        # From outside, only as many may be suspended as may wait: nothing else bounds their number.
+        return bool(delivery.depth) or (not self._nested and self._suspended < self._max_suspended)
+
+    def _enqueue(self, queue: _Queue, delivery: Delivery) -> None:
+        queue[delivery] = None
+        self._queued_bytes += delivery.size
+        if delivery.envelope.ttl_ms:
+            delivery.tick = self._deadlines.add(delivery.deadline, delivery)
+
+    def _dequeue(self, queue: _Queue, delivery: Delivery) -> None:
+        del queue[delivery]
+        self._queued_bytes -= delivery.size
+        self._deadlines.discard(delivery.tick, delivery)
+
+    def _start(self, delivery: Delivery) -> None:
+        now = self._loop.time()
+        delivery.timeout = min(self._limits.handler_timeout, delivery.deadline - now)
+        delivery.deadline = now + delivery.timeout
+        delivery.tick = self._deadlines.add(delivery.deadline, delivery)
+        self._active += 1
+        self._running.add(delivery)
+        task = self._loop.create_task(self._run(delivery), context=self._context.copy())
+        delivery.task = task
+        task.add_done_callback(delivery.ended_by)
+
+    async def _run(self, delivery: Delivery) -> None:
+        set_current(delivery)
+        try:
+            result = await delivery.subscription.handler(delivery.envelope)
+        except BaseException as error:  # cancellation included: this task ends here, and its sender is told why
+            self._answers.handler_raised(delivery, error)
+            if not isinstance(error, (Exception, asyncio.CancelledError)):
+                raise
+        else:
+            self._answers.handler_returned(delivery, result)
+
+    def end(self, delivery: Delivery) -> None:
+        """Free the slot of a message whose task has ended."""
+        delivery.ended = True
+        if delivery.lent:
+            self._suspended -= 1
+        else:
+            self._active -= 1
+        self._running.discard(delivery)
+        self._deadlines.discard(delivery.tick, delivery)
+        if not delivery.answered:  # cancelled before its first step
+            self._answers.handler_raised(delivery, asyncio.CancelledError())
+        self._start_waiting()
+        self._wake_settlers()
+
+    def _start_waiting(self) -> None:
+        self._wake_scheduled = False
+        now = self._loop.time()
+        for queue in (self._nested, self._outer):
+            while queue and self._has_slot(delivery := next(iter(queue))):
+                if delivery.deadline <= now:  # the wheel may be 10 ms late, and a busy loop later
+                    self._refuse_waiting(delivery, expired(delivery))
+                else:
+                    self._dequeue(queue, delivery)
+                    self._start(delivery)
+
+    # Slots that are lent.
+
+    def lend(self, delivery: Delivery) -> None:
+        """Give the slot of ``delivery`` to others, until as many calls of `reclaim`."""
+        delivery.lent += 1
+        if delivery.lent == 1 and not delivery.ended:
+            self._active -= 1
+            self._suspended += 1
+            self._wake()
+
+    def reclaim(self, delivery: Delivery) -> None:
+        """Take the slot back, even if that exceeds the limit for a while: nothing starts until it fits again."""
+        delivery.lent -= 1
+        if delivery.lent == 0 and not delivery.ended:
+            self._active += 1
+            self._suspended -= 1
+            if self._suspended == self._max_suspended - 1:  # messages from outside may start again
+                self._wake()
+
+    def _wake(self) -> None:
+        """Start what waits, but not here: with eager tasks the next handler would run inside the call of this one."""
+        if self.waiting and not self._wake_scheduled:
+            self._wake_scheduled = True
+            self._loop.call_soon(self._start_waiting)
+
+    # Deadlines.
+
+    def time_left(self, delivery: Delivery) -> float:
+        """Return the seconds until the deadline of ``delivery``."""
+        return max(0.0, delivery.deadline - self._loop.time())
+
+    def expire(self, delivery: Delivery) -> None:
+        """End a message whose deadline is over: refuse it if it waits, cancel it if it runs."""
+        if delivery in self._running:
+            self._cancel(delivery)
+        else:
+            self._refuse_waiting(delivery, expired(delivery))
+
+    def _cancel(self, delivery: Delivery) -> None:
+        self._answers.handler_timed_out(delivery)
+        if delivery.task is not None:
+            delivery.task.cancel()
+
+    # Draining.
+
+    async def settle(self, selects: Selector, deadline: float) -> bool:
+        """Wait until no message that ``selects`` chooses waits or runs; return ``False`` at ``deadline``."""
+        while any(selects(delivery) for delivery in self._open()):
+            if self._loop.time() >= deadline or not await self._wait_for_change(deadline):
+                return False
+        return True
+
+    async def _wait_for_change(self, deadline: float) -> bool:
+        changed = self._loop.create_future()
+        self._settlers.add(changed)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await changed
+        except TimeoutError:
+            return False
+        finally:
+            self._settlers.discard(changed)
+        return True
+
+    def begin_close(self, delivery: Delivery) -> None:
+        """Note that ``delivery`` closes something itself: those who `settle` look again whether to wait for it."""
+        delivery.closing += 1
+        self._wake_settlers()
+
+    def end_close(self, delivery: Delivery) -> None:
+        """Undo one `begin_close`."""
+        delivery.closing -= 1
+
+    def refuse_waiting(self, selects: Selector, new_error: Callable[[Delivery], ClstrError]) -> int:
+        """Refuse the waiting messages that ``selects`` chooses; return how many."""
+        chosen = [delivery for queue in (self._nested, self._outer) for delivery in queue if selects(delivery)]
+        for delivery in chosen:
+            self._refuse_waiting(delivery, new_error(delivery))
+        return len(chosen)
+
+    def _refuse_waiting(self, delivery: Delivery, error: ClstrError) -> None:
+        self._dequeue(self._queue_of(delivery), delivery)
+        self._answers.refuse(delivery, error)
+        self._wake_settlers()
+
+    def cancel_running(self, selects: Selector) -> int:
+        """Cancel the running messages that ``selects`` chooses; return how many."""
+        chosen = [delivery for delivery in self._running if selects(delivery)]
+        now = self._loop.time()
+        for delivery in chosen:
+            delivery.timeout -= max(0.0, delivery.deadline - now)  # what it was really given
+            self._cancel(delivery)
+        return len(chosen)
+
+    def running(self) -> list[Delivery]:
+        """Return the messages whose handlers have started and not ended."""
+        return list(self._running)
+
+    def _open(self) -> Iterator[Delivery]:
+        for group in (self._running, self._nested, self._outer):
+            yield from group
+
+    def _wake_settlers(self) -> None:
+        for changed in self._settlers:
+            if not changed.done():
+                changed.set_result(None)
+
+
+def expired(delivery: Delivery) -> EnvelopeExpiredError:
+    """Say that ``delivery`` did not start within its TTL."""
+    return EnvelopeExpiredError(delivery.envelope.shard, delivery.envelope.ttl_ms / 1000)

@@ -1,0 +1,226 @@
+"""
+The engine: the one implementation of the transport contract. A plugin gives it a `Link`.
+
+    request ->  Sender -> PendingReplies, codec -> Link.send
+    reply   <-  Receiver.answer <- Link
+    message ->  Receiver.request -> Holders (gate) -> Dispatcher (admission) -> handler -> Answers -> Link.reply
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Self
+
+from clstr._context import current
+from clstr._envelope import Envelope
+from clstr._limits import Limits, check_seconds
+from clstr._wire import CODECS
+from clstr.abc import CloseReport, Handler, Transport
+from clstr.errors import DrainingError, TransportClosedError
+from clstr.spi._answers import Answers
+from clstr.spi._bounded import bounded
+from clstr.spi._deadlines import Deadlines
+from clstr.spi._delivery import Delivery
+from clstr.spi._dispatcher import Dispatcher
+from clstr.spi._link import Link
+from clstr.spi._link_state import LinkState
+from clstr.spi._pending import PendingReplies
+from clstr.spi._receiver import Receiver
+from clstr.spi._sender import Sender
+from clstr.spi._stats import Stats
+from clstr.spi._subscriptions import EngineSubscription, Holders
+
+# aclose returns within drain_timeout + 2 s (T14); these are its share of the 2 s.
+CANCEL_GRACE = 1.0
+FLUSH_TIMEOUT = 0.4
+LINK_CLOSE_TIMEOUT = 0.4
+
+
+class Engine(Transport):
+    """
+    A transport over a link. Bound to the loop and the process that opened it.
+
+    Args:
+        link: What carries the messages; the engine opens and closes it.
+        limits: The bounds of the contract.
+        codec: ``"msgpack"`` or ``"json"``, for what is sent; what arrives may be either.
+        logger: Never told payloads or header values.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        *,
+        limits: Limits | None = None,
+        codec: str = "msgpack",
+        logger: logging.Logger | None = None,
+    ) -> None:
+        if codec not in CODECS:
+            raise ValueError(f"codec must be one of {', '.join(sorted(CODECS))}, not {codec!r}")
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+        self._logger = logger or logging.getLogger("clstr.transport")
+        self._codec = CODECS[codec]
+        self._max_payload_bytes = 0
+        self._closing: asyncio.Task[CloseReport] | None = None
+        self._closers: set[Delivery] = set()
+        self._is_closed = False
+        self.link = link
+        self.limits = limits or Limits()
+        self.stats = Stats()
+        self.state = LinkState(self._loop, self.limits.reconnect_wait, self._logger)
+        self.deadlines = Deadlines(self._loop)
+        self.pending = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
+        self.holders = Holders(link, self.stats)
+        self.answers = Answers(link, self.stats, self._logger)
+        self.dispatcher = Dispatcher(self._loop, self.limits, self.deadlines, self.answers)
+        self._receiver = Receiver(self, self._loop, self._logger)
+        self._sender = Sender(self, self._loop, self._codec)
+
+    async def open(self) -> Self:
+        """
+        Open the link and return the engine, ready for use.
+
+        Raises:
+            ClstrError: What `Link.open` raised; the link is closed then.
+        """
+        try:
+            await self.link.open(self._receiver)
+        except BaseException:
+            await bounded(self.link.aclose(), LINK_CLOSE_TIMEOUT, "closing the link", self._logger)
+            raise
+        self._max_payload_bytes = self._payload_limit()
+        self.answers.max_payload_bytes = self._max_payload_bytes
+        self.state.up()
+        return self
+
+    def _payload_limit(self) -> int:
+        carried = self.link.max_message_bytes
+        if carried is None:
+            return self.limits.max_payload_bytes
+        return min(self.limits.max_payload_bytes, self._codec.most_data(carried))
+
+    @property
+    def max_payload_bytes(self) -> int:
+        """The data bytes that one request or reply may have (T1)."""
+        return self._max_payload_bytes
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether `aclose` has begun."""
+        return self._closing is not None
+
+    async def request(self, envelope: Envelope, *, timeout: float = 5.0) -> bytes:
+        """Send ``envelope`` to the owner of its shard and wait for the reply; see `clstr.abc.ClientTransport`."""
+        self._check_usable()
+        return await self._sender.request(envelope, check_seconds("timeout", timeout))
+
+    async def notify(self, envelope: Envelope, *, timeout: float = 5.0) -> None:
+        """Send ``envelope`` to the owner of its shard; see `clstr.abc.ClientTransport`."""
+        self._check_usable()
+        await self._sender.notify(envelope, check_seconds("timeout", timeout))
+
+    async def subscribe(self, shards: Iterable[int], handler: Handler) -> EngineSubscription:
+        """Hold ``shards`` and run ``handler`` for their messages; see `clstr.abc.ServerTransport`."""
+        if not callable(handler):
+            raise TypeError(f"handler must be an async function, not {handler!r}")
+        subscription = EngineSubscription(self, handler)
+        await subscription.add(shards)
+        return subscription
+
+    async def hold(self, subscription: EngineSubscription, shards: frozenset[int]) -> None:
+        """Let ``subscription`` hold ``shards`` too."""
+        self._check_usable()
+        if not self.state.is_up:
+            await self.state.wait_up(math.inf)
+        await self.holders.add(subscription, shards)
+
+    async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> None:
+        """Let ``subscription`` go of ``shards``, or all, and wait for their messages, `drain_timeout` at most (T5)."""
+        self._check_here()
+        deadline = self._loop.time() + self.limits.drain_timeout
+
+        def concerns(each: Delivery) -> bool:
+            is_chosen = shards is None or each.envelope.shard in shards
+            return each.subscription is subscription and is_chosen and not each.closing
+
+        with self._not_waiting_for_caller():
+            await self.holders.remove(subscription, subscription.shards if shards is None else shards)
+            if not await self.dispatcher.settle(concerns, deadline):
+                self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
+
+    async def wait_closed(self) -> None:
+        """Return when `aclose` has begun; raise what ended the link if it is lost for good."""
+        self._check_here()
+        await self.state.wait_ended()
+
+    async def aclose(self) -> CloseReport:
+        """Drain and close (T14). Later calls return the same report."""
+        self._check_here()
+        with self._not_waiting_for_caller() as caller:
+            if caller is not None:
+                self._closers.add(caller)
+            if self._closing is None:
+                self._closing = self._loop.create_task(self._close())
+                self.state.end()
+            return await asyncio.shield(self._closing)
+
+    async def _close(self) -> CloseReport:
+        def concerns(each: Delivery) -> bool:
+            return each not in self._closers
+
+        deadline = self._loop.time() + self.limits.drain_timeout
+        await bounded(self.holders.drop_all(), self.limits.drain_timeout, "dropping the shards", self._logger)
+        refused = cancelled = 0
+        if not await self.dispatcher.settle(concerns, deadline):
+            refused = self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
+            cancelled = self.dispatcher.cancel_running(concerns)
+            await self.dispatcher.settle(concerns, self._loop.time() + CANCEL_GRACE)
+        await self._close_link()
+        abandoned = tuple(sorted(str(each) for each in self.dispatcher.running() if concerns(each)))
+        if abandoned:
+            self._logger.warning("closed, but these handlers ignore cancellation: %s", "; ".join(abandoned))
+        return CloseReport(abandoned=abandoned, cancelled=cancelled, refused=refused)
+
+    async def _close_link(self) -> None:
+        self._is_closed = True
+        self.state.close()
+        self.pending.fail_all(
+            lambda: TransportClosedError("the transport was closed during the request", maybe_executed=True)
+        )
+        await bounded(self.link.flush(), FLUSH_TIMEOUT, "flushing the link", self._logger)
+        await bounded(self.link.aclose(), LINK_CLOSE_TIMEOUT, "closing the link", self._logger)
+        self.deadlines.close()
+
+    @contextmanager
+    def _not_waiting_for_caller(self) -> Iterator[Delivery | None]:
+        """Let no draining wait for the handler that this is called from: it would wait for itself."""
+        caller = self._own_delivery()
+        if caller is None:
+            yield None
+            return
+        self.dispatcher.begin_close(caller)
+        try:
+            yield caller
+        finally:
+            self.dispatcher.end_close(caller)
+
+    def _own_delivery(self) -> Delivery | None:
+        inside = current()
+        return inside if isinstance(inside, Delivery) and inside.dispatcher is self.dispatcher else None
+
+    def _check_usable(self) -> None:
+        self._check_here()
+        if self._is_closed or (self.is_closing and self._own_delivery() is None):
+            raise TransportClosedError
+
+    def _check_here(self) -> None:
+        if os.getpid() != self._pid:
+            raise RuntimeError("this transport was opened before the process forked: connect again in the child")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this transport belongs to another event loop: connect again in this one")

@@ -1,0 +1,124 @@
+"""What a plugin implements (`Link`), and what the engine gives it (`Sink`)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from typing import Protocol
+
+from clstr._wire import Buffer
+from clstr.errors import ClstrError
+
+Route = Hashable
+"""Where the bytes of a message went: a peer, or ``None`` for "the broker"."""
+
+
+class Sink(Protocol):
+    """
+    The engine's side of a link.
+
+    Every method is synchronous, fast, and never raises: a link calls them from its reader and needs no guard.
+    """
+
+    def request(self, shard: int, body: Buffer, to: object) -> None:
+        """A message for ``shard`` arrived. ``to`` is handed back to `Link.reply`; ``None`` is nowhere to answer to."""
+
+    def answer(self, token: int, body: Buffer) -> None:
+        """The reply to ``token`` arrived. An unknown token is counted as late."""
+
+    def accepted(self, token: int) -> None:
+        """The notify ``token`` is on its way to an owner that is live now (T12)."""
+
+    def refused(self, token: int, error: ClstrError) -> None:
+        """``token`` certainly did not run: a no-responders answer, a publish count of zero."""
+
+    def lost(self, route: Route) -> None:
+        """``route`` is gone: its requests in flight end with `ConnectionLostError`."""
+
+    def up(self) -> None:
+        """The link is usable again. It counts as up when `Link.open` has returned."""
+
+    def down(self, error: Exception, *, fatal: bool = False) -> None:
+        """The link is gone, and every request in flight with it. ``fatal``: it will not come back."""
+
+    def garbage(self, why: str) -> None:
+        """Something arrived that is not ours; it was dropped."""
+
+
+class Link(ABC):
+    """
+    What is peculiar to one broker. Everything else is the engine's.
+
+    Every method is called on the loop. A link keeps itself connected after `open`, and tells the sink when it is not.
+
+    Attributes:
+        max_message_bytes: The largest body that the broker carries, known after `open`; ``None`` is no limit.
+    """
+
+    max_message_bytes: int | None = None
+
+    @abstractmethod
+    async def open(self, sink: Sink) -> None:
+        """
+        Connect. The link is usable on return.
+
+        Raises:
+            AuthenticationError: The broker refused the credentials.
+            TransportUnavailableError: The broker cannot be reached.
+        """
+
+    @abstractmethod
+    async def hold(self, shards: Sequence[int]) -> None:
+        """
+        Receive messages for ``shards``; T4 is true of them on return. The link restores what it holds by itself.
+
+        Raises:
+            TransportUnavailableError: The link went down meanwhile; nothing is held.
+            AccessDeniedError: The broker refuses the right.
+        """
+
+    @abstractmethod
+    async def drop(self, shards: Sequence[int]) -> None:
+        """
+        Receive no more messages for ``shards``.
+
+        On return no message for them is on its way to this peer, as far as the broker can tell, or the link is down.
+        """
+
+    def reply_address(self, to: object, reply_to: str) -> object:  # noqa: ARG002 -- for links whose envelopes carry one
+        """
+        Choose where the answer to an arrived message goes; ``None`` is nowhere.
+
+        Args:
+            to: What the link gave to `Sink.request`.
+            reply_to: The printable address in the envelope, possibly empty. It comes from a stranger: check it.
+        """
+        return to
+
+    def reply_to(self, token: int) -> str:  # noqa: ARG002 -- the same
+        """Return the printable address for the answer to ``token``, if the envelope is to carry one."""
+        return ""
+
+    @abstractmethod
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
+        """
+        Send a message to one owner of ``shard``. Never blocks.
+
+        For a ``oneway`` message the link calls `Sink.accepted` or `Sink.refused` as soon as it knows, at the earliest
+        inside of this call.
+
+        Raises:
+            NoShardSubscriberError, TransportUnavailableError, OverloadedError: Nothing left this process.
+        """
+
+    @abstractmethod
+    def reply(self, to: object, body: bytes) -> bool:
+        """Send an answer. Never blocks, never raises: ``False`` if it had to be dropped."""
+
+    @abstractmethod
+    async def flush(self) -> None:
+        """Return when what was sent is out, or the link is down."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Release everything. May be called twice, and after a failed `open`."""

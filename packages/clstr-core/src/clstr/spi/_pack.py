@@ -1,0 +1,38 @@
+"""Many frames in one message, for brokers whose messages are dear."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from clstr._wire import Buffer
+
+_LENGTH = struct.Struct(">I")
+
+
+def pack(frames: Iterable[Buffer]) -> bytes:
+    """Join ``frames``, each behind its length as 4 bytes, big-endian."""
+    parts: list[Buffer] = []
+    for frame in frames:
+        parts.append(_LENGTH.pack(len(frame)))
+        parts.append(frame)
+    return b"".join(parts)
+
+
+def unpack(message: Buffer) -> Iterator[memoryview]:
+    """
+    Split what `pack` joined; the frames are views into ``message``.
+
+    Raises:
+        ValueError: ``message`` was not made by `pack`. The frames before the fault have been yielded.
+    """
+    view = memoryview(message)
+    offset = 0
+    while offset < len(view):
+        start = offset + _LENGTH.size
+        if start > len(view):
+            raise ValueError(f"a frame's length is cut off at byte {offset}")
+        offset = start + _LENGTH.unpack_from(view, offset)[0]
+        if offset > len(view):
+            raise ValueError(f"a frame ends at byte {offset}, the message at byte {len(view)}")
+        yield view[start:offset]

@@ -1,0 +1,161 @@
+"""The engine's sink: everything that arrives. Nothing from the wire may stop it (T15)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from clstr._envelope import Envelope
+from clstr._error_wire import decode_error
+from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
+from clstr._wire import CODECS, PROTOCOL_VERSION, Buffer, Codec, RequestFrame, decode_reply, decode_request, sniff
+from clstr.errors import (
+    ClstrError,
+    ConnectionLostError,
+    DrainingError,
+    InvalidEnvelopeError,
+    InvalidReplyError,
+    NotOwnerError,
+    PayloadTooLargeError,
+)
+from clstr.spi._delivery import Delivery
+from clstr.spi._link import Route
+from clstr.spi._pending import Outcome
+
+if TYPE_CHECKING:
+    from clstr.spi._engine import Engine
+
+MAX_DEPTH = 1000
+
+
+class Receiver:
+    """Implements `clstr.spi.Sink` for one engine."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._logger = logger
+        maximum = engine.limits.max_payload_bytes
+        self._max_payload_bytes = maximum
+        self._max_body_bytes = max(codec.most_bytes(maximum) for codec in CODECS.values())
+
+    def request(self, shard: int, body: Buffer, to: object) -> None:
+        """A message for ``shard`` arrived."""
+        try:
+            self._receive(shard, body, to)
+        except Exception:  # a defect of ours or of the link must cost one message, not the reader
+            self._logger.exception("a message for shard %s could not be received", shard)
+            self._engine.stats.garbage += 1
+
+    def _receive(self, shard: int, body: Buffer, to: object) -> None:
+        codec = sniff(body)
+        try:
+            if len(body) > self._max_body_bytes:
+                raise PayloadTooLargeError(len(body), self._max_body_bytes)
+            frame = decode_request(body, codec)
+        except ClstrError as error:
+            self.garbage(str(error))
+            self._engine.answers.refuse_unread(codec, to, error)
+            return
+        to = self._engine.link.reply_address(to, frame.reply_to)
+        try:
+            envelope = self._check(frame, shard)
+            subscription = self._engine.holders.pick(shard)
+            if subscription is None:
+                raise NotOwnerError(shard)
+            if self._engine.is_closing:
+                raise DrainingError(shard)
+        except ClstrError as error:
+            self._refuse(frame, codec, to, error)
+            return
+        self._engine.dispatcher.admit(
+            Delivery(
+                envelope,
+                dispatcher=self._engine.dispatcher,
+                subscription=subscription,
+                codec=codec,
+                to=to,
+                oneway=frame.oneway,
+                size=len(body),
+                deadline=self._loop.time() + frame.ttl_ms / 1000 if frame.ttl_ms else math.inf,
+                depth=frame.depth,
+                chain=tuple(frame.chain),
+            )
+        )
+
+    def _check(self, frame: RequestFrame, shard: int) -> Envelope:
+        if frame.v not in (0, PROTOCOL_VERSION):
+            raise InvalidEnvelopeError("v", f"is {frame.v}: this peer speaks protocol version {PROTOCOL_VERSION}")
+        data = frame.data or b""
+        if len(data) > self._max_payload_bytes:
+            raise PayloadTooLargeError(len(data), self._max_payload_bytes)
+        if frame.shard != shard:
+            raise InvalidEnvelopeError("shard", f"is {frame.shard}, but the message came for shard {shard}")
+        if not 0 <= frame.depth <= MAX_DEPTH:
+            raise InvalidEnvelopeError("depth", f"must be between 0 and {MAX_DEPTH}, not {frame.depth}")
+        if len(frame.chain) > MAX_CHAIN_KEYS or sum(map(len, frame.chain)) > MAX_CHAIN_BYTES:
+            raise InvalidEnvelopeError("chain", f"exceeds {MAX_CHAIN_KEYS} keys or {MAX_CHAIN_BYTES} bytes")
+        envelope = Envelope(
+            shard=shard,
+            type=frame.type,
+            data=data,
+            headers=frame.headers,
+            ttl_ms=frame.ttl_ms,
+            created_at_ms=time.time_ns() // 1_000_000,
+        )
+        envelope.validate()
+        return envelope
+
+    def _refuse(self, frame: RequestFrame, codec: Codec, to: object, error: ClstrError) -> None:
+        if frame.oneway:
+            self._engine.stats.refused += 1
+            self._engine.stats.notify_failures += 1
+            self._logger.warning("notify refused (shard %s, type %r): %s", frame.shard, frame.type, error)
+        else:
+            self._engine.answers.refuse_unread(codec, to, error)
+
+    def answer(self, token: int, body: Buffer) -> None:
+        """The reply to ``token`` arrived."""
+        self._engine.pending.resolve(token, self._read_reply(body))
+
+    def _read_reply(self, body: Buffer) -> Outcome:
+        try:
+            frame = decode_reply(body)
+        except InvalidReplyError as error:
+            self.garbage(str(error))
+            return error
+        return decode_error(frame) if frame.err or frame.code else frame.data or b""
+
+    def accepted(self, token: int) -> None:
+        """The notify ``token`` is on its way."""
+        self._engine.pending.resolve(token, b"")
+
+    def refused(self, token: int, error: ClstrError) -> None:
+        """``token`` certainly did not run."""
+        error.maybe_executed = False
+        self._engine.pending.resolve(token, error)
+
+    def lost(self, route: Route) -> None:
+        """``route`` is gone."""
+        self._engine.pending.fail_route(
+            route, lambda: ConnectionLostError("the connection to the peer was lost while the request was in flight")
+        )
+
+    def up(self) -> None:
+        """The link is usable again."""
+        self._engine.state.up()
+
+    def down(self, error: Exception, *, fatal: bool = False) -> None:
+        """The link is gone, and every request in flight with it."""
+        self._engine.state.down(error, fatal=fatal)
+        self._engine.pending.fail_all(
+            lambda: ConnectionLostError(f"the link was lost while the request was in flight: {error}")
+        )
+
+    def garbage(self, why: str) -> None:
+        """Something arrived that is not ours."""
+        self._engine.stats.garbage += 1
+        self._logger.debug("garbage from the wire: %s", why)

@@ -1,0 +1,160 @@
+"""Requests and notifies on their way out."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from clstr._context import Current, current
+from clstr._envelope import KEY_HEADER, Envelope
+from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
+from clstr._wire import PROTOCOL_VERSION, Codec
+from clstr.errors import (
+    ClstrError,
+    EnvelopeExpiredError,
+    NotOwnerError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+)
+from clstr.spi._pending import Outcome, Pending
+
+if TYPE_CHECKING:
+    from clstr.spi._engine import Engine
+
+MAX_REROUTES = 3
+
+
+@dataclass(slots=True, kw_only=True)
+class _Call:
+    """
+    One request or notify, over all its attempts.
+
+    Attributes:
+        expires: When a node may no longer run it: loop time, infinite without a TTL.
+        deadline: When the caller stops waiting: loop time.
+    """
+
+    envelope: Envelope
+    timeout: float
+    deadline: float
+    expires: float
+    oneway: bool
+    depth: int
+    chain: list[str]
+
+
+class Sender:
+    """Sends messages for one engine, each at most once unless it certainly did not run (T16)."""
+
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, codec: Codec) -> None:
+        self._engine = engine
+        self._loop = loop
+        self._codec = codec
+
+    async def request(self, envelope: Envelope, timeout: float) -> bytes:
+        """Send and wait for the reply. Inside a handler the slot is lent meanwhile (T6)."""
+        inside = current()
+        call = self._new_call(envelope, timeout, inside, oneway=False)
+        if inside is None:
+            return await self._exchange(call)
+        inside.lend()
+        try:
+            return await self._exchange(call)
+        finally:
+            inside.reclaim()
+
+    async def notify(self, envelope: Envelope, timeout: float) -> None:
+        """Send and wait until the message is on its way (T12)."""
+        # No depth and no chain: nobody waits for it, so it can neither deadlock nor close a cycle.
+        await self._exchange(self._new_call(envelope, timeout, None, oneway=True))
+
+    def _new_call(self, envelope: Envelope, timeout: float, inside: Current | None, *, oneway: bool) -> _Call:
+        envelope.validate()
+        size, maximum = len(envelope.data), self._engine.max_payload_bytes
+        if size > maximum:
+            raise PayloadTooLargeError(size, maximum)
+        now = self._loop.time()
+        ttl = envelope.ttl()
+        return _Call(
+            envelope=envelope,
+            timeout=timeout,
+            deadline=now + timeout,
+            expires=math.inf if ttl is None else now + ttl,
+            oneway=oneway,
+            depth=0 if inside is None else inside.depth + 1,
+            chain=[] if inside is None else _extend(inside.chain, envelope.headers.get(KEY_HEADER)),
+        )
+
+    async def _exchange(self, call: _Call) -> bytes:
+        reroutes = 0
+        while True:
+            if not self._engine.state.is_up and not await self._engine.state.wait_up(call.deadline):
+                raise RequestTimeoutError(call.envelope.shard, call.timeout, maybe_executed=False)
+            outcome = await self._attempt(call)
+            if isinstance(outcome, bytes):
+                return outcome
+            if reroutes == MAX_REROUTES or not _certainly_elsewhere(outcome):
+                raise outcome
+            reroutes += 1
+            self._engine.stats.rerouted += 1
+
+    async def _attempt(self, call: _Call) -> Outcome:
+        envelope = call.envelope
+        pending = self._engine.pending.open(envelope.shard, len(envelope.data), call.deadline, call.timeout)
+        try:
+            self._send(call, pending)
+            return await pending.outcome
+        finally:
+            self._engine.pending.close(pending)
+
+    def _send(self, call: _Call, pending: Pending) -> None:
+        link, shard = self._engine.link, call.envelope.shard
+        body = self._encode(call, link.reply_to(pending.token))
+        if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
+            raise PayloadTooLargeError(len(call.envelope.data), self._engine.max_payload_bytes)
+        pending.route = link.send(shard, pending.token, body, oneway=call.oneway)
+
+    def _encode(self, call: _Call, reply_to: str) -> bytes:
+        envelope = call.envelope
+        frame = self._codec.new_request(
+            envelope.shard,
+            envelope.type,
+            envelope.data,
+            reply_to,
+            envelope.headers,
+            self._ttl_ms(call),
+            envelope.created_at_ms or time.time_ns() // 1_000_000,
+            PROTOCOL_VERSION,
+            call.oneway,
+            call.depth,
+            call.chain,
+        )
+        return self._codec.encode(frame)
+
+    def _ttl_ms(self, call: _Call) -> int:
+        """Return what is left of the TTL at this send; for a request the caller's own deadline counts too (T8)."""
+        now = self._loop.time()
+        if call.expires <= now:
+            ttl = call.envelope.ttl_ms / 1000
+            raise EnvelopeExpiredError(call.envelope.shard, ttl)
+        if call.deadline <= now:
+            raise RequestTimeoutError(call.envelope.shard, call.timeout, maybe_executed=False)
+        until = call.expires if call.oneway else min(call.expires, call.deadline)
+        # At least 1: 0 would be no TTL at all.
+        return 0 if until == math.inf else max(1, int((until - now) * 1000))
+
+
+def _certainly_elsewhere(outcome: ClstrError) -> bool:
+    return isinstance(outcome, NotOwnerError) and not outcome.maybe_executed
+
+
+def _extend(chain: tuple[str, ...], key: str | None) -> list[str]:
+    """Append ``key`` to the call chain, and forget its oldest keys beyond the bounds."""
+    keys = [*chain, key] if key else list(chain)
+    del keys[:-MAX_CHAIN_KEYS]
+    while sum(len(each.encode()) for each in keys) > MAX_CHAIN_BYTES:
+        del keys[0]
+    return keys

@@ -1,0 +1,733 @@
+"""Admission: slots and lent slots, two queues, and deadlines (T6, T7, T8)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from clstr._context import current
+from clstr._envelope import Envelope
+from clstr.errors import (
+    ClstrError,
+    DrainingError,
+    EnvelopeExpiredError,
+    HandlerTimeoutError,
+    OverloadedError,
+    RequestTimeoutError,
+)
+from clstr.spi._delivery import Delivery
+from clstr.spi._engine import Engine
+from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, Stubborn, Worker, echo, leftovers, linked, message, ticks
+from spi.virtual_time import VirtualLoop
+
+Serve = Callable[..., Awaitable[tuple[Engine, FakeLink]]]
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+async def serve(open_engine: OpenEngine, worker: Worker) -> Serve:
+    """Open an engine with limits whose shard 1 is the worker's."""
+
+    async def open_(**limits: Any) -> tuple[Engine, FakeLink]:  # Any: the fields of Limits
+        engine = await open_engine(**limits)
+        await engine.subscribe([1], worker)
+        return engine, linked(engine)
+
+    return open_
+
+
+class Asker:
+    """A handler that asks shard 2 as often at once as its message's data says."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.started: list[str] = []
+        self.children: list[asyncio.Task[bytes]] = []
+
+    async def __call__(self, envelope: Envelope) -> bytes:
+        self.started.append(envelope.type)
+        requests = [self.engine.request(message(shard=2)) for _ in range(int(envelope.data or b"1"))]
+        return b",".join(await asyncio.gather(*requests))
+
+
+def counts(engine: Engine) -> tuple[int, int, int]:
+    dispatcher = engine.dispatcher
+    return dispatcher.active, dispatcher.suspended, dispatcher.waiting
+
+
+def own() -> Delivery:
+    delivery = current()
+    assert isinstance(delivery, Delivery)
+    return delivery
+
+
+# Slots and queues.
+
+
+async def test_at_most_max_concurrent_run_also_within_a_shard_and_the_rest_in_turn(
+    serve: Serve, worker: Worker
+) -> None:
+    engine, link = await serve(max_concurrent=2)
+    for type_ in "abcde":
+        link.deliver(type_)
+    await ticks()
+    assert worker.started == ["a", "b"]
+    assert counts(engine) == (2, 0, 3)
+    await worker.finish("b")
+    assert worker.started == ["a", "b", "c"]
+    await worker.finish("a", "c", "d", "e")
+    assert worker.started == ["a", "b", "c", "d", "e"]
+    assert worker.peak == 2
+    assert {link.answer_to(type_) for type_ in "abcde"} == {b"done"}
+
+
+async def test_a_full_queue_refuses_at_once(serve: Serve, worker: Worker) -> None:
+    engine, link = await serve(max_concurrent=1, max_queue=2)
+    for type_ in "abcd":
+        link.deliver(type_)
+    error = link.answer_to("d")
+    assert isinstance(error, OverloadedError)
+    assert (error.limit, error.bound, error.maybe_executed) == ("max_queue", 2, False)
+    await worker.finish("a", "b", "c")
+    assert worker.started == ["a", "b", "c"]
+    assert engine.stats.refused == 1
+
+
+async def test_without_a_queue_only_slots_count(serve: Serve, worker: Worker) -> None:
+    _, link = await serve(max_concurrent=1, max_queue=0)
+    link.deliver("a")
+    link.deliver("b")
+    assert isinstance(link.answer_to("b"), OverloadedError)
+    await worker.finish("a")
+    link.deliver("c")
+    await worker.finish("c")
+    assert worker.started == ["a", "c"]
+
+
+async def test_the_queue_is_bounded_in_bytes_too(serve: Serve, worker: Worker) -> None:
+    _, link = await serve(max_concurrent=1, max_queue_bytes=2500)
+    for type_ in "abcd":  # each has some bytes beside its data; the first runs
+        link.deliver(type_, bytes(1000))
+    error = link.answer_to("d")
+    assert isinstance(error, OverloadedError)
+    assert (error.limit, error.bound) == ("max_queue_bytes", 2500)
+    await worker.finish("a")  # now "b" runs, and only "c" waits
+    link.deliver("e", bytes(1000))
+    await worker.finish("b", "c", "e")
+    assert worker.started == ["a", "b", "c", "e"]
+
+
+async def test_refused_and_expired_bytes_are_free_again(serve: Serve, worker: Worker, clock: VirtualLoop) -> None:
+    _, link = await serve(max_concurrent=1, max_queue_bytes=1500)
+    link.deliver("a")
+    link.deliver("b", bytes(1000), ttl_ms=1000)
+    await asyncio.sleep(2)
+    assert isinstance(link.answer_to("b"), EnvelopeExpiredError)
+    link.deliver("c", bytes(1000))
+    await worker.finish("a", "c")
+    assert worker.started == ["a", "c"]
+
+
+async def test_handlers_start_in_the_context_of_the_opening_not_of_the_reader(engine: Engine, link: FakeLink) -> None:
+    seen: list[object] = []
+
+    async def handler(envelope: Envelope) -> bytes:
+        seen.append(own().envelope)
+        if envelope.type == "outer":  # delivers from inside a handler, as an in-process link may
+            link.deliver("inner")
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("outer")
+    await ticks()
+    assert [getattr(envelope, "type", None) for envelope in seen] == ["outer", "inner"]
+
+
+# Lent slots.
+
+
+async def test_a_handler_that_awaits_a_request_lends_its_slot(open_engine: OpenEngine, link: FakeLink) -> None:
+    engine = await open_engine(max_concurrent=1)
+    asker = Asker(engine)
+    await engine.subscribe([1], asker)
+    link.deliver("a")
+    link.deliver("b")
+    await ticks()
+    assert asker.started == ["a", "b"]
+    assert counts(engine) == (0, 2, 0)
+    for sent in link.sent:
+        link.answer(sent, b"reply")
+    await ticks()
+    assert (link.answer_to("a"), link.answer_to("b")) == (b"reply", b"reply")
+    assert leftovers(engine) == {}
+
+
+async def test_two_requests_at_once_lend_until_both_are_answered(open_engine: OpenEngine, link: FakeLink) -> None:
+    engine = await open_engine()
+    await engine.subscribe([1], Asker(engine))
+    link.deliver("a", b"2")
+    await ticks()
+    assert counts(engine) == (0, 1, 0)
+    link.answer(link.sent[1], b"two")
+    await ticks()
+    assert counts(engine) == (0, 1, 0)
+    link.answer(link.sent[0], b"one")
+    await ticks()
+    assert link.answer_to("a") == b"one,two"
+    assert leftovers(engine) == {}
+
+
+async def test_a_failed_or_cancelled_request_takes_the_slot_back(engine: Engine, link: FakeLink) -> None:
+    seen: list[tuple[int, int, int]] = []
+
+    async def handler(_: Envelope) -> bytes:
+        task = asyncio.ensure_future(engine.request(message(shard=2)))
+        await ticks(5)
+        seen.append(counts(engine))
+        task.cancel()
+        await asyncio.wait({task})
+        seen.append(counts(engine))
+        link.send_error = OSError("broken pipe")
+        with pytest.raises(OSError, match="broken pipe"):
+            await engine.request(message(shard=2))
+        with pytest.raises(ValueError, match="ttl_ms"):
+            await engine.request(message(shard=2, ttl_ms=-1))
+        seen.append(counts(engine))
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await ticks()
+    assert seen == [(0, 1, 0), (1, 0, 0), (1, 0, 0)]
+
+
+async def test_lending_nests(engine: Engine, link: FakeLink) -> None:
+    """Somebody who waits for a turn lends, and so does a child task's request meanwhile."""
+    seen: list[tuple[int, int, int]] = []
+
+    async def handler(_: Envelope) -> bytes:
+        for step in (own().lend, own().lend, own().lend, own().reclaim, own().reclaim, own().reclaim):
+            step()
+            seen.append(counts(engine))
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await ticks()
+    lent = (0, 1, 0)
+    assert seen == [lent, lent, lent, lent, lent, (1, 0, 0)]
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+async def test_a_slot_that_ends_while_lent_leaves_the_count_of_the_suspended(
+    engine: Engine, link: FakeLink, depth: int
+) -> None:
+    children: list[asyncio.Task[bytes]] = []
+
+    async def handler(_: Envelope) -> bytes:
+        children.extend(asyncio.ensure_future(engine.request(message(shard=2))) for _ in range(depth))
+        await ticks(5)
+        assert counts(engine) == (0, 1, 0)
+        return b"early"
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await ticks()
+    assert link.answer_to("a") == b"early"
+    assert counts(engine) == (0, 0, 0)
+    for sent in link.sent:
+        link.answer(sent)
+        await ticks(5)
+        assert counts(engine) == (0, 0, 0)
+    await asyncio.gather(*children)
+
+
+async def test_child_tasks_that_outlive_the_handler_no_longer_act_for_it(engine: Engine, link: FakeLink) -> None:
+    go_on = asyncio.Event()
+    children: list[asyncio.Task[bytes]] = []
+
+    async def child() -> bytes:
+        assert current() is not None
+        await go_on.wait()
+        assert current() is None
+        return await engine.request(message(shard=2, headers={"x-clstr-key": "k"}))
+
+    async def handler(_: Envelope) -> bytes:
+        children.append(asyncio.ensure_future(child()))
+        await ticks(5)
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a", depth=3, chain=["k0"])
+    await ticks()
+    go_on.set()
+    await ticks()
+    (sent,) = link.sent
+    assert (sent.frame.depth, sent.frame.chain) == (0, [])
+    assert counts(engine) == (0, 0, 0)
+    link.answer(sent, b"reply")
+    assert await children[0] == b"reply"
+
+
+async def test_a_slot_that_is_taken_back_may_exceed_the_limit_but_then_nothing_starts(
+    open_engine: OpenEngine, link: FakeLink, worker: Worker
+) -> None:
+    engine = await open_engine(max_concurrent=1)
+
+    async def handler(envelope: Envelope) -> bytes:
+        if envelope.type.startswith("asks"):
+            await engine.request(message(shard=2))
+        return await worker(envelope)
+
+    await engine.subscribe([1], handler)
+    for type_ in ("asks 1", "asks 2", "b", "c", "d"):
+        link.deliver(type_)
+    await ticks()
+    assert worker.started == ["b"]
+    for sent in link.sent:
+        link.answer(sent)
+    await ticks()
+    assert worker.started == ["b", "asks 1", "asks 2"]
+    assert counts(engine) == (3, 0, 2)
+    await worker.finish("b")
+    await worker.finish("asks 2")
+    assert counts(engine) == (1, 0, 2)
+    await worker.finish("asks 1")
+    assert worker.started[3:] == ["c"]
+    await worker.finish("c", "d")
+
+
+async def test_a_handler_lends_its_slot_whichever_transport_it_asks(open_engine: OpenEngine, link: FakeLink) -> None:
+    engine = await open_engine(max_concurrent=1)
+    other = await open_engine(FakeLink())
+    asker = Asker(other)
+    await engine.subscribe([1], asker)
+    link.deliver("a")
+    link.deliver("b")
+    await ticks()
+    assert asker.started == ["a", "b"]
+    assert counts(engine) == (0, 2, 0)
+    assert counts(other) == (0, 0, 0)
+    for sent in linked(other).sent:
+        linked(other).answer(sent)
+    await ticks()
+
+
+async def test_a_notify_inside_a_handler_neither_lends_nor_nests(engine: Engine, link: FakeLink) -> None:
+    seen = []
+
+    async def handler(_: Envelope) -> bytes:
+        task = asyncio.ensure_future(engine.notify(message(shard=2, headers={"x-clstr-key": "k"})))
+        await ticks(5)
+        seen.append(counts(engine))
+        link.sink.accepted(link.sent[0].token)
+        await task
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a", depth=2, chain=["k0"])
+    await ticks()
+    assert seen == [(1, 0, 0)]
+    assert (link.sent[0].frame.depth, link.sent[0].frame.chain) == (0, [])
+    assert link.answer_to("a") == b""
+
+
+# Nested requests.
+
+
+async def test_nested_messages_start_before_all_others(serve: Serve, worker: Worker) -> None:
+    _, link = await serve(max_concurrent=1)
+    link.deliver("running")
+    for type_, depth in [("outer 1", 0), ("outer 2", 0), ("nested 1", 1), ("nested 2", 5)]:
+        link.deliver(type_, depth=depth)
+    await worker.finish("running", "nested 1", "nested 2", "outer 1", "outer 2")
+    assert worker.started == ["running", "nested 1", "nested 2", "outer 1", "outer 2"]
+
+
+async def test_nested_messages_have_a_queue_of_the_same_size_of_their_own(serve: Serve, worker: Worker) -> None:
+    _, link = await serve(max_concurrent=1, max_queue=1)
+    link.deliver("running")
+    for type_, depth in [("outer", 0), ("outer over", 0), ("nested", 1), ("nested over", 1)]:
+        link.deliver(type_, depth=depth)
+    assert isinstance(link.answer_to("outer over"), OverloadedError)
+    assert isinstance(link.answer_to("nested over"), OverloadedError)
+    await worker.finish("running", "nested", "outer")
+    assert worker.started == ["running", "nested", "outer"]
+
+
+async def test_what_arrives_while_a_slot_becomes_free_does_not_overtake(
+    open_engine: OpenEngine, link: FakeLink
+) -> None:
+    engine = await open_engine(max_concurrent=1)
+    asker = Asker(engine)
+    await engine.subscribe([1], asker)
+
+    async def late() -> None:
+        while not link.sent:  # noqa: ASYNC110 -- this very tick matters
+            await asyncio.sleep(0)
+        link.deliver("late")  # the slot is lent, and those who wait have not been woken yet
+
+    waiting = asyncio.ensure_future(late())
+    link.deliver("a")
+    link.deliver("b")
+    link.deliver("c")
+    await waiting
+    await ticks()
+    assert asker.started == ["a", "b", "c", "late"]
+    for sent in link.sent:
+        link.answer(sent)
+    await ticks()
+
+
+async def test_only_as_many_are_suspended_as_may_wait_except_for_nested_messages(
+    open_engine: OpenEngine, link: FakeLink
+) -> None:
+    engine = await open_engine(max_concurrent=2, max_queue=3)
+    asker = Asker(engine)
+    await engine.subscribe([1], asker)
+    for type_ in "abcd":
+        link.deliver(type_)
+        await ticks(5)
+    assert asker.started == ["a", "b", "c"]
+    assert counts(engine) == (0, 3, 1)
+    link.deliver("nested", depth=1)
+    await ticks()
+    assert asker.started == ["a", "b", "c", "nested"]
+    link.answer(link.sent[0])
+    link.answer(link.sent[3])
+    await ticks()
+    assert asker.started[4:] == ["d"]
+    for sent in link.sent:
+        link.answer(sent)
+    await ticks()
+
+
+async def test_a_message_that_waits_for_the_suspended_starts_when_one_takes_its_slot_back(
+    open_engine: OpenEngine, link: FakeLink, worker: Worker
+) -> None:
+    """The handler that is answered then works on for long: there are slots enough, nobody need wait for it."""
+    engine = await open_engine(max_concurrent=2, max_queue=2)
+
+    async def handler(envelope: Envelope) -> bytes:
+        await engine.request(message(shard=2))
+        return await worker(envelope)
+
+    await engine.subscribe([1], handler)
+    for type_ in "abc":
+        link.deliver(type_)
+        await ticks(5)
+    assert counts(engine) == (0, 2, 1)
+    link.answer(link.sent[0])
+    await ticks()
+    assert worker.started == ["a"]
+    assert counts(engine) == (1, 2, 0)
+    for sent in link.sent[1:]:
+        link.answer(sent)
+    await worker.finish("a", "b", "c")
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_nested_requests_with_fan_out_all_answer_on_two_slots(open_engine: OpenEngine, seed: int) -> None:
+    """A plain bound deadlocks here, and lending with one queue answers none (T6)."""
+    depth, callers = 3, 200
+    hub = Hub()
+    server = await open_engine(HubLink(hub), max_concurrent=2)
+    client = await open_engine(HubLink(hub))
+    chance = random.Random(seed)
+    leaves, peak = 0, 0
+    starts: list[int] = []
+
+    async def handler(envelope: Envelope) -> bytes:
+        nonlocal leaves, peak
+        starts.append(server.dispatcher.active)
+        level = int(envelope.data)
+        if level == depth:
+            leaves += 1
+            peak = max(peak, leaves)
+            await ticks(chance.randrange(4))
+            leaves -= 1
+            return b"1"
+        onward = [message(chance.randrange(4), str(level + 1).encode()) for _ in range(2)]
+        replies = await asyncio.gather(*(server.request(each, timeout=60) for each in onward))
+        return str(sum(map(int, replies))).encode()
+
+    await server.subscribe(range(4), handler)
+    callers_ = (client.request(message(chance.randrange(4), b"0"), timeout=60) for _ in range(callers))
+    assert set(await asyncio.gather(*callers_)) == {str(2**depth).encode()}
+    assert len(starts) == callers * (2 ** (depth + 1) - 1)
+    assert peak == 2
+    await ticks()
+    assert leftovers(server) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_nothing_starts_above_the_limit_whatever_is_lent_cancelled_or_expired(
+    open_engine: OpenEngine, seed: int, clock: VirtualLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(seed)
+    hub = Hub()
+    server = await open_engine(HubLink(hub), max_concurrent=3, max_queue=20, handler_timeout=2)
+    client = await open_engine(HubLink(hub))
+    active_at_start: list[int] = []
+
+    async def handler(envelope: Envelope) -> bytes:
+        for _ in range(chance.randrange(4)):
+            if chance.random() < 0.5:
+                await asyncio.sleep(chance.random())
+            onward = (
+                server.request(message(1, ttl_ms=chance.choice([0, 300])), timeout=0.1 + chance.random())
+                for _ in range(chance.randrange(3))
+                if int(envelope.data or b"0") < 3
+            )
+            await asyncio.gather(*onward, return_exceptions=True)
+        return b""
+
+    def start(delivery: Delivery) -> None:
+        really_start(delivery)
+        active_at_start.append(server.dispatcher.active)
+
+    really_start = server.dispatcher._start
+    monkeypatch.setattr(server.dispatcher, "_start", start)
+    await server.subscribe([1], handler)
+    callers = []
+    for _ in range(300):
+        callers.append(asyncio.ensure_future(client.request(message(1, ttl_ms=chance.choice([0, 500])), timeout=3)))
+        if chance.random() < 0.3:
+            await asyncio.sleep(chance.random() / 5)
+        if chance.random() < 0.2:
+            chance.choice(callers).cancel()
+    await asyncio.gather(*callers, return_exceptions=True)
+    await asyncio.sleep(60)
+    assert max(active_at_start) <= 3
+    assert len(active_at_start) > 100
+    assert leftovers(server) == {}
+    assert leftovers(client) == {}
+
+
+# Deadlines.
+
+
+async def test_a_handler_has_handler_timeout_and_then_is_cancelled(
+    serve: Serve, worker: Worker, clock: VirtualLoop
+) -> None:
+    engine, link = await serve(handler_timeout=30)
+    link.deliver("a")
+    await asyncio.sleep(29.9)
+    assert link.answer_to("a") is None
+    await asyncio.sleep(0.2)
+    error = link.answer_to("a")
+    assert isinstance(error, HandlerTimeoutError)
+    assert (error.shard, error.timeout, error.maybe_executed) == (1, 30, True)
+    assert worker.cancelled == ["a"]
+    assert engine.stats.handler_timeouts == 1
+    assert leftovers(engine) == {}
+
+
+async def test_a_ttl_that_is_shorter_counts(serve: Serve, worker: Worker, clock: VirtualLoop) -> None:
+    _, link = await serve(handler_timeout=30)
+    link.deliver("a", ttl_ms=1500)
+    await asyncio.sleep(1.4)
+    assert link.answer_to("a") is None
+    await asyncio.sleep(0.2)
+    error = link.answer_to("a")
+    assert isinstance(error, HandlerTimeoutError)
+    assert error.timeout == pytest.approx(1.5)
+
+
+async def test_what_is_left_of_the_ttl_after_the_queue_counts(serve: Serve, worker: Worker, clock: VirtualLoop) -> None:
+    _, link = await serve(max_concurrent=1)
+    link.deliver("a")
+    link.deliver("b", ttl_ms=5000)
+    await asyncio.sleep(3)
+    await worker.finish("a")
+    assert worker.started == ["a", "b"]
+    await asyncio.sleep(2.1)
+    error = link.answer_to("b")
+    assert isinstance(error, HandlerTimeoutError)
+    assert error.timeout == pytest.approx(2)
+
+
+async def test_a_handler_knows_the_time_that_it_has_left(engine: Engine, link: FakeLink, clock: VirtualLoop) -> None:
+    left = []
+
+    async def handler(_: Envelope) -> bytes:
+        left.append(own().time_left())
+        await asyncio.sleep(20)
+        left.append(own().time_left())
+        clock.jump(20)
+        left.append(own().time_left())
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await asyncio.sleep(25)
+    assert left == [30, 10, 0]
+
+
+async def test_a_handler_that_ignores_cancellation_keeps_its_slot_and_the_caller_is_told_in_time(
+    open_engine: OpenEngine, link: FakeLink, stubborn: Stubborn, clock: VirtualLoop
+) -> None:
+    engine = await open_engine(max_concurrent=1, handler_timeout=5)
+    started = []
+
+    async def handler(envelope: Envelope) -> bytes:
+        started.append(envelope.type)
+        return await stubborn() if envelope.type == "stubborn" else b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("stubborn")
+    link.deliver("next")
+    await asyncio.sleep(5.02)
+    assert isinstance(link.answer_to("stubborn"), HandlerTimeoutError)
+    await asyncio.sleep(100)
+    assert started == ["stubborn"]
+    assert counts(engine) == (1, 0, 1)
+    stubborn.let_go.set()
+    await ticks()
+    assert started == ["stubborn", "next"]
+    assert link.answer_to("next") == b""
+    assert link.answer_to("stubborn") is not None  # and only once
+
+
+async def test_a_handler_that_times_out_while_it_has_lent_its_slot_leaves_cleanly(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine = await open_engine(handler_timeout=2)
+    await engine.subscribe([1], Asker(engine))
+    link.deliver("a", b"3")
+    await asyncio.sleep(2.02)
+    assert isinstance(link.answer_to("a"), HandlerTimeoutError)
+    assert leftovers(engine) == {}
+    for sent in link.sent:
+        link.answer(sent)
+    assert engine.stats.late_replies == 3
+
+
+async def test_a_result_in_the_tick_of_the_deadline_gives_one_answer(serve: Serve, worker: Worker) -> None:
+    engine, link = await serve(handler_timeout=5)
+    link.deliver("a")
+    await ticks()
+    (delivery,) = engine.dispatcher.running()
+    worker.result_of("a").set_result(b"done")
+    delivery.expire()
+    await ticks()
+    assert isinstance(link.answer_to("a"), HandlerTimeoutError)
+    assert leftovers(engine) == {}
+
+
+async def test_a_deadline_after_the_result_changes_nothing(serve: Serve, worker: Worker) -> None:
+    engine, link = await serve()
+    link.deliver("a")
+    await ticks()
+    (delivery,) = engine.dispatcher.running()
+    worker.result_of("a").set_result(b"done")
+    while link.answer_to("a") is None:  # noqa: ASYNC110 -- this very tick matters
+        await asyncio.sleep(0)
+    delivery.expire()  # the task is done, its callback has not run yet
+    await ticks()
+    assert link.answer_to("a") == b"done"
+    assert engine.stats.handler_timeouts == 0
+
+
+async def test_a_notify_that_times_out_is_counted_and_not_answered(
+    serve: Serve, worker: Worker, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, link = await serve(handler_timeout=5)
+    link.deliver("a", oneway=True)
+    await asyncio.sleep(6)
+    assert link.replies == []
+    assert (engine.stats.handler_timeouts, engine.stats.notify_failures) == (1, 1)
+    assert "HandlerTimeoutError" in caplog.text
+
+
+async def test_what_expires_in_the_queue_is_refused_then_and_never_starts(
+    serve: Serve, worker: Worker, clock: VirtualLoop
+) -> None:
+    engine, link = await serve(max_concurrent=1)
+    link.deliver("running")
+    link.deliver("outer", ttl_ms=1000)
+    link.deliver("nested", ttl_ms=2000, depth=1)
+    link.deliver("patient")
+    await asyncio.sleep(0.99)
+    assert link.answer_to("outer") is None
+    await asyncio.sleep(0.03)
+    error = link.answer_to("outer")
+    assert isinstance(error, EnvelopeExpiredError)
+    assert (error.shard, error.ttl, error.maybe_executed) == (1, 1.0, False)
+    await asyncio.sleep(1)
+    assert isinstance(link.answer_to("nested"), EnvelopeExpiredError)
+    await worker.finish("running", "patient")
+    assert worker.started == ["running", "patient"]
+    assert engine.stats.refused == 2
+
+
+async def test_what_has_expired_never_starts_even_if_the_slot_is_free_before_the_wheel_turns(
+    serve: Serve, worker: Worker, clock: VirtualLoop
+) -> None:
+    """The wheel is up to 10 ms late: the start looks at the clock."""
+    _, link = await serve(max_concurrent=1)
+    link.deliver("running")
+    await ticks()
+    for type_, depth in (("outer", 0), ("nested", 1)):
+        link.deliver(type_, ttl_ms=1004, depth=depth)
+    link.deliver("patient")
+    worker.result_of("running").set_result(b"")
+    clock.jump(1.006)
+    await worker.finish("patient")
+    assert worker.started == ["running", "patient"]
+    for to in ("outer", "nested"):
+        assert isinstance(link.answer_to(to), EnvelopeExpiredError)
+
+
+async def test_a_notify_that_expires_is_counted_and_not_answered(
+    serve: Serve, worker: Worker, clock: VirtualLoop
+) -> None:
+    engine, link = await serve(max_concurrent=1)
+    link.deliver("running")
+    link.deliver("late", oneway=True, ttl_ms=1000)
+    await asyncio.sleep(2)
+    await worker.finish("running")
+    assert worker.started == ["running"]
+    assert link.answer_to("late") is None
+    assert engine.stats.notify_failures == 1
+
+
+async def test_the_caller_may_give_up_before_the_handler_does(open_engine: OpenEngine, clock: VirtualLoop) -> None:
+    hub = Hub()
+    server, client = await open_engine(HubLink(hub)), await open_engine(HubLink(hub))
+    worker = Worker()
+    await server.subscribe([1], worker)
+    with pytest.raises(ClstrError) as caught:
+        await client.request(message(), timeout=3)
+    assert isinstance(caught.value, (RequestTimeoutError, HandlerTimeoutError))
+    assert caught.value.maybe_executed
+    await asyncio.sleep(0.1)
+    assert worker.cancelled == ["t"]  # its TTL was the caller's patience
+
+
+async def test_refused_waiting_messages_do_not_keep_those_who_settle(
+    open_engine: OpenEngine, link: FakeLink, stubborn: Stubborn, clock: VirtualLoop
+) -> None:
+    """Somebody who waits for a subscription's messages is told when they are refused by somebody else."""
+    engine = await open_engine(max_concurrent=1)
+    await engine.subscribe([2], stubborn)
+    other = await engine.subscribe([1], echo)
+    link.deliver("stubborn", shard=2)
+    link.deliver("waits")
+    await ticks()
+    closing = asyncio.ensure_future(other.aclose())
+    await ticks()
+    engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard))
+    await ticks()
+    assert closing.done()
+    assert isinstance(link.answer_to("waits"), DrainingError)
+    stubborn.let_go.set()
+    await closing

@@ -1,0 +1,123 @@
+"""The table of requests in flight: bounds, one outcome each, nothing kept."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable
+
+import pytest
+
+from clstr._limits import Limits
+from clstr.errors import ClstrError, ConnectionLostError, OverloadedError, RequestTimeoutError
+from clstr.spi import Stats
+from clstr.spi._deadlines import Deadlines
+from clstr.spi._pending import Pending, PendingReplies
+from spi.virtual_time import START, VirtualLoop
+
+
+@pytest.fixture
+async def deadlines() -> Deadlines:
+    return Deadlines(asyncio.get_running_loop())
+
+
+@pytest.fixture
+async def table(deadlines: Deadlines) -> PendingReplies:
+    limits = Limits(max_inflight_requests=3, max_inflight_bytes=100)
+    return PendingReplies(asyncio.get_running_loop(), limits, deadlines, Stats())
+
+
+def enter(table: PendingReplies, size: int = 10, timeout: float = 5) -> Pending:
+    return table.open(1, size, START + timeout, timeout)
+
+
+async def test_requests_and_bytes_are_counted_until_closed(table: PendingReplies, deadlines: Deadlines) -> None:
+    one, other = enter(table, 60), enter(table, 40)
+    assert (len(table), table.inflight_bytes, len(deadlines)) == (2, 100, 2)
+    table.close(one)
+    assert (len(table), table.inflight_bytes, len(deadlines)) == (1, 40, 1)
+    table.close(other)
+    assert (len(table), table.inflight_bytes, len(deadlines)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "limit", "bound"), [([60, 41], "max_inflight_bytes", 100), ([1] * 4, "max_inflight_requests", 3)]
+)
+async def test_over_a_bound_nothing_is_entered(table: PendingReplies, sizes: list[int], limit: str, bound: int) -> None:
+    for size in sizes[:-1]:
+        enter(table, size)
+    with pytest.raises(OverloadedError) as caught:
+        enter(table, sizes[-1])
+    assert (caught.value.limit, caught.value.bound, caught.value.maybe_executed) == (limit, bound, False)
+    assert (len(table), table.inflight_bytes) == (len(sizes) - 1, sum(sizes[:-1]))
+
+
+async def test_a_token_is_never_used_again(table: PendingReplies) -> None:
+    tokens = set()
+    for _ in range(100):
+        pending = enter(table)
+        tokens.add(pending.token)
+        table.close(pending)
+    assert len(tokens) == 100
+
+
+async def test_two_tables_begin_at_different_tokens(deadlines: Deadlines) -> None:
+    loop = asyncio.get_running_loop()
+    starts = {enter(PendingReplies(loop, Limits(), deadlines, Stats())).token for _ in range(20)}
+    assert len(starts) == 20
+
+
+EVENTS: dict[str, Callable[[PendingReplies, Pending], object]] = {
+    "reply": lambda table, pending: table.resolve(pending.token, b"reply"),
+    "expire": lambda _, pending: pending.expire(),
+    "lost": lambda table, _: table.fail_route("peer", lambda: ConnectionLostError("lost")),
+    "cancel": lambda _, pending: pending.outcome.cancel(),
+}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(EVENTS)), ids="-".join)
+async def test_only_the_first_event_counts(table: PendingReplies, order: tuple[str, ...]) -> None:
+    pending = enter(table)
+    pending.route = "peer"
+    for name in order:
+        EVENTS[name](table, pending)
+    if order[0] == "cancel":
+        assert pending.outcome.cancelled()
+    elif order[0] == "reply":
+        assert pending.outcome.result() == b"reply"
+    else:
+        expected = {"expire": RequestTimeoutError, "lost": ConnectionLostError}[order[0]]
+        assert isinstance(pending.outcome.result(), expected)
+    assert table._stats.late_replies == (order[0] != "reply")
+
+
+async def test_an_unknown_token_is_a_late_reply(table: PendingReplies) -> None:
+    pending = enter(table)
+    table.close(pending)
+    table.resolve(pending.token, b"")
+    table.resolve(-1, b"")
+    assert table._stats.late_replies == 2
+
+
+async def test_a_lost_route_fails_only_what_went_along_it(table: PendingReplies) -> None:
+    one, other, unsent = enter(table), enter(table), enter(table)
+    one.route, other.route = "a", "b"
+    table.fail_route("a", lambda: ConnectionLostError("lost"))
+    assert one.outcome.done()
+    assert not other.outcome.done()
+    assert not unsent.outcome.done()
+
+
+async def test_failing_all_gives_each_an_error_of_its_own(table: PendingReplies) -> None:
+    one, other = enter(table), enter(table)
+    table.fail_all(lambda: ConnectionLostError("lost"))
+    assert isinstance(one.outcome.result(), ClstrError)
+    assert one.outcome.result() is not other.outcome.result()
+
+
+async def test_the_deadline_gives_a_timeout_that_names_the_shard(table: PendingReplies, clock: VirtualLoop) -> None:
+    pending = enter(table, timeout=5)
+    error = await pending.outcome
+    assert isinstance(error, RequestTimeoutError)
+    assert (error.shard, error.timeout, error.maybe_executed) == (1, 5, True)
+    assert clock.time() == START + 5

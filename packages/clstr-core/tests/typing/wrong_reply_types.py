@@ -1,0 +1,57 @@
+"""What type checkers refuse: each line's error is expected, and an expected one that is missing is an error too."""
+
+from __future__ import annotations
+
+import msgspec
+
+from clstr._client import Client
+from clstr._message import Message
+from clstr._request import Request
+from clstr._scoped_client import ScopedClient
+
+
+class User(msgspec.Struct):
+    id: str
+
+
+class GetUser(msgspec.Struct, Message[User]):
+    id: str
+
+
+class Untyped(msgspec.Struct):
+    id: str
+
+
+async def a_reply_is_of_its_type_alone(scoped: ScopedClient) -> None:
+    number: int = await scoped.request(GetUser("1"))  # type: ignore[arg-type]
+    text: str = await scoped.request(Untyped("1"), reply=User)  # type: ignore[arg-type]
+    assert number
+    assert text
+
+
+async def a_message_without_a_reply_type_needs_one(scoped: ScopedClient) -> None:
+    await scoped.request(Untyped("1"))  # type: ignore[call-overload]
+    await scoped.request({"id": "1"})  # type: ignore[call-overload]
+
+
+async def a_reply_type_is_a_type(scoped: ScopedClient) -> None:
+    await scoped.request(Untyped("1"), reply="User")  # type: ignore[call-overload]
+
+
+async def a_request_takes_its_own_messages(scoped: ScopedClient) -> None:
+    get_user = Request(scoped, GetUser, User)
+    await get_user(Untyped("1"))  # type: ignore[arg-type]
+    number: int = await get_user(GetUser("1"))  # type: ignore[assignment]
+    assert number
+
+
+async def the_raw_methods_take_bytes(client: Client) -> None:
+    await client.request_key("a", "Get", "text")  # type: ignore[arg-type]
+    await client.request_key("a", GetUser("1"))  # type: ignore[arg-type]
+    await client.request_shard("a", "Get")  # type: ignore[arg-type]
+
+
+def options_are_named(client: Client) -> None:
+    client.key("a", {"a": "1"})  # type: ignore[call-arg]
+    client.key("a", headers={"a": 1})  # type: ignore[dict-item]
+    Client(client, num_shards=64)  # type: ignore[arg-type]

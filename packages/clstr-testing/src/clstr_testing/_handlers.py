@@ -1,0 +1,96 @@
+"""Handlers that checks drive: they say what runs, and wait until they are told to go on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+import clstr
+
+FAR = 60.0
+"""Seconds that nothing in a check waits for: what comes "at once" comes before a check's guard does."""
+
+
+def envelope(shard: int = 0, data: bytes = b"", *, type: str = "check", ttl_ms: int = 0) -> clstr.Envelope:  # noqa: A002 -- the field's name
+    """Make an envelope for a check."""
+    return clstr.Envelope(shard=shard, type=type, data=data, ttl_ms=ttl_ms)
+
+
+async def echo(message: clstr.Envelope) -> bytes:
+    """Answer with the data."""
+    return message.data
+
+
+class Gate:
+    """
+    A handler that stops each message until `open`.
+
+    Attributes:
+        started: How often it was started, by the message's data.
+        running: How many run now.
+        peak: How many ran at once, at most.
+    """
+
+    def __init__(self, *, is_open: bool = False, deaf: bool = False) -> None:
+        self.started: Counter[bytes] = Counter()
+        self.order: list[bytes] = []
+        self.cancelled = 0
+        self.running = 0
+        self.peak = 0
+        self._deaf = deaf
+        self._open = asyncio.Event()
+        self._waiters: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
+        if is_open:
+            self._open.set()
+
+    def open(self) -> None:
+        """Let every message go on, now and from now on."""
+        self._open.set()
+
+    async def __call__(self, message: clstr.Envelope) -> bytes:
+        """Count, wait, answer with the data."""
+        self.started[message.data] += 1
+        self.order.append(message.data)
+        self.running += 1
+        self.peak = max(self.peak, self.running)
+        self._notice()
+        try:
+            while not self._open.is_set():
+                await self._wait()
+        finally:
+            self.running -= 1
+            self._notice()
+        return message.data
+
+    async def _wait(self) -> None:
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            self._notice()
+            if not self._deaf:
+                raise
+
+    async def until(self, condition: Callable[[Gate], bool]) -> None:
+        """Wait until ``condition`` is true of this gate; the check's guard bounds it."""
+        if condition(self):
+            return
+        noticed = asyncio.get_running_loop().create_future()
+        self._waiters.append((lambda: condition(self), noticed))
+        await noticed
+
+    async def until_started(self, count: int) -> None:
+        """Wait until ``count`` messages have started."""
+        await self.until(lambda gate: gate.started.total() >= count)
+
+    def _notice(self) -> None:
+        for condition, noticed in self._waiters:
+            if not noticed.done() and condition():
+                noticed.set_result(None)
+
+
+async def settle(ticks: int = 50) -> None:
+    """Let the loop turn: what was on its way in this process has arrived then."""
+    for _ in range(ticks):
+        await asyncio.sleep(0)

@@ -1,0 +1,89 @@
+"""Running a suite without pytest, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from clstr_testing._check import Check
+from clstr_testing._contract import CONTRACT
+from clstr_testing._suite import TransportSuite
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """
+    What came of one check.
+
+    Attributes:
+        check: The check.
+        status: ``"passed"``, ``"failed"`` or ``"not checked"``.
+        reason: Why it did not pass; empty if it did.
+    """
+
+    check: Check
+    status: str
+    reason: str = ""
+
+
+def run_suite(
+    suite: type[TransportSuite], *, loop_factory: LoopFactory | None = None, only: Iterable[str] | None = None
+) -> Iterator[Result]:
+    """
+    Run the checks of ``suite``, each on a new event loop, and yield their results.
+
+    Args:
+        suite: A subclass that says where to connect to.
+        loop_factory: Makes the loops; by default asyncio does.
+        only: The names of the checks to run; by default all.
+    """
+    for check in suite.checks():
+        if only is None or check.name in only:
+            yield _run(suite(), check, loop_factory)
+
+
+def _run(bench: TransportSuite, check: Check, loop_factory: LoopFactory | None) -> Result:
+    method = getattr(bench, check.name)
+    try:
+        with asyncio.Runner(loop_factory=loop_factory) as runner:
+            runner.run(method())
+    except pytest.skip.Exception as skipped:
+        return Result(check=check, status="not checked", reason=str(skipped).removeprefix("not checked: "))
+    except Exception as error:  # noqa: BLE001 -- whatever it is, it is what came of the check
+        return Result(check=check, status="failed", reason=_describe(error))
+    return Result(check=check, status="passed")
+
+
+def _describe(error: Exception) -> str:
+    """Say what went wrong, and at which line of which check."""
+    if isinstance(error, TimeoutError) and not str(error):
+        return "stuck: the guard's time is over"
+    frames = [frame for frame in inspect.getinnerframes(error.__traceback__) if "_checks" in frame.filename]  # type: ignore[arg-type]  # it was raised
+    where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}{where}: {text}"
+
+
+def sentences(results: Iterable[Result]) -> dict[str, str]:
+    """
+    Return the status of every sentence of the contract, by its number.
+
+    A sentence has failed if one of its checks has, and is not checked unless one of its checks has passed.
+    """
+    statuses: dict[str, set[str]] = {number: set() for number in CONTRACT}
+    for result in results:
+        for number in result.check.proves:
+            statuses[number].add(result.status)
+    return {number: _worst(found) for number, found in statuses.items()}
+
+
+def _worst(statuses: set[str]) -> str:
+    if "failed" in statuses:
+        return "failed"
+    return "passed" if "passed" in statuses else "not checked"

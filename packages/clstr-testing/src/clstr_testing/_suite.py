@@ -1,0 +1,64 @@
+"""The conformance suite: the transport contract as a class of checks."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import pytest
+
+from clstr_testing._check import Check, checks_of
+from clstr_testing._lifetime_checks import LifetimeChecks
+from clstr_testing._outcome_checks import OutcomeChecks
+from clstr_testing._routing_checks import RoutingChecks
+from clstr_testing._running_checks import RunningChecks
+
+
+class TransportSuite(RoutingChecks, RunningChecks, OutcomeChecks, LifetimeChecks):
+    """
+    The transport contract as checks. Subclass it in a test file; every check must pass.
+
+        class TestMine(TransportSuite):
+            url = "mine://127.0.0.1:4000?prefix={cluster}"
+
+    ``{cluster}`` becomes a name that no other check has. Instead of the class attribute there may be a fixture
+    ``url``, or the method ``async def connect(self, **options)``, which opens one more transport of this check's
+    isolated cluster; ``options`` are the names of `clstr.Limits`.
+
+    Optional hooks, without which the checks that need them are skipped as *not checked*:
+
+    * ``async def cut(self)``: every connection to the broker breaks, and none can be made.
+    * ``async def restore(self)``: connections can be made again.
+    * ``async def inject(self, shard, body)``: a holder of ``shard`` receives ``body`` as a message.
+
+    A check cannot be deleted or overridden. What a transport cannot do yet stands in `expected_failures`, which must
+    fail then.
+
+    Attributes:
+        expected_failures: A reason by the name of the check.
+    """
+
+    expected_failures: ClassVar[Mapping[str, str]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        names = {check.name for check in checks_of(TransportSuite)}
+        for name in sorted(names & vars(cls).keys()):
+            raise TypeError(f"{cls.__name__} overrides the check {name}: state it in expected_failures instead")
+        for name in sorted(cls.expected_failures.keys() - names):
+            raise TypeError(f"{cls.__name__} expects the failure of {name}, which is no check")
+
+    @pytest.fixture(autouse=True)
+    def _prepare(self, request: pytest.FixtureRequest) -> None:
+        """Take the URL from a fixture, if there is one, and mark what is expected to fail."""
+        with contextlib.suppress(pytest.FixtureLookupError):
+            self.url = request.getfixturevalue("url")
+        reason = self.expected_failures.get(request.node.originalname)
+        if reason is not None:
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+
+    @classmethod
+    def checks(cls) -> list[Check]:
+        """Return every check, by name."""
+        return checks_of(cls)

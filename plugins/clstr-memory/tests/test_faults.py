@@ -1,0 +1,112 @@
+"""Faults by parameter and by hand."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+import clstr
+import clstr_memory
+
+
+async def echo(envelope: clstr.Envelope) -> bytes:
+    return envelope.data
+
+
+async def outcomes(url: str, *, requests: int = 100) -> list[str]:
+    """Send requests one after another, and say what became of each."""
+    found = []
+    async with clstr.connect("memory://faulty") as server, clstr.connect(url, reconnect_wait=60) as client:
+        await server.subscribe([0], echo)
+        await client.subscribe([1], echo)
+        for number in range(requests):
+            envelope = clstr.Envelope(shard=0, type="t", data=b"%d" % number)
+            try:
+                found.append((await client.request(envelope, timeout=0.05)).decode())
+            except clstr.ClstrError as error:
+                found.append(type(error).__name__)
+    return found
+
+
+async def test_the_same_seed_gives_the_same_faults() -> None:
+    first = await outcomes("memory://faulty?disconnect=0.3&seed=5")
+    assert first == await outcomes("memory://faulty?disconnect=0.3&seed=5")
+    assert first != await outcomes("memory://faulty?disconnect=0.3&seed=6")
+
+
+async def test_a_broken_connection_is_there_again_in_the_next_tick() -> None:
+    found = await outcomes("memory://faulty?disconnect=0.3&seed=5")
+    assert {"TransportUnavailableError"} == {name for name in found if not name.isdecimal()}
+    assert sum(map(str.isdecimal, found)) > 50
+
+
+async def test_a_dropped_reply_ends_the_request_by_its_timeout() -> None:
+    async with clstr.connect("memory://drop?drop_reply=1") as server, clstr.connect("memory://drop") as client:
+        ran = []
+
+        async def handler(envelope: clstr.Envelope) -> bytes:
+            ran.append(envelope)
+            return b""
+
+        await server.subscribe([0], handler)
+        with pytest.raises(clstr.RequestTimeoutError) as caught:
+            await client.request(clstr.Envelope(shard=0, type="t"), timeout=0.05)
+        assert caught.value.maybe_executed
+        assert len(ran) == 1
+
+
+async def test_delayed_messages_overtake_each_other() -> None:
+    order: list[bytes] = []
+
+    async def handler(envelope: clstr.Envelope) -> bytes:
+        order.append(envelope.data)
+        return b""
+
+    async with clstr.connect("memory://?delay=0.01&seed=1") as transport:
+        await transport.subscribe([0], handler)
+        sent = [b"%02d" % number for number in range(50)]
+        await asyncio.gather(*(transport.request(clstr.Envelope(shard=0, type="t", data=data)) for data in sent))
+    assert sorted(order) == sent
+    assert order != sent
+
+
+async def test_a_cut_bus_takes_nobody_and_comes_back_as_it_was() -> None:
+    async with clstr.connect("memory://cut", reconnect_wait=0) as transport:
+        await transport.subscribe([0], echo)
+        clstr_memory.cut("cut")
+        envelope = clstr.Envelope(shard=0, type="t", data=b"x")
+        with pytest.raises(clstr.TransportUnavailableError, match="the memory bus is cut"):
+            await transport.request(envelope)
+        with pytest.raises(clstr.TransportUnavailableError):
+            await transport.subscribe([1], echo)
+        with pytest.raises(clstr.TransportUnavailableError):
+            await clstr.connect("memory://cut")
+        clstr_memory.restore("cut")
+        assert await transport.request(envelope) == b"x"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [clstr_memory.cut, clstr_memory.restore, lambda name: clstr_memory.inject(name, 0, b"")],
+    ids=["cut", "restore", "inject"],
+)
+async def test_a_bus_that_nobody_uses_cannot_be_harmed(call: object) -> None:
+    assert callable(call)
+    with pytest.raises(LookupError, match="nobody is connected to memory://nobody"):
+        call("nobody")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("memory://?drop_reply=2", "drop_reply must be between 0 and 1"),
+        ("memory://?disconnect=-1", "disconnect must be between 0 and 1"),
+        ("memory://?delay=-1", "delay must be a finite number"),
+        ("memory://?delay=inf", "delay must be a finite number"),
+        ("memory://?seed=x", "seed"),
+    ],
+)
+async def test_a_fault_out_of_range_is_named(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        await clstr.connect(url)
