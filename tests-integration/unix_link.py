@@ -39,6 +39,7 @@ class UnixLink(Link):
         except OSError as error:
             raise TransportUnavailableError(f"no hub at {self._path}: {error}") from error
         self._keeper = self._loop.create_task(self._keep(reader))
+        await self._ask(Kind.SYNC)  # connected means: the hub has taken us, not only the kernel
 
     async def _connect(self) -> asyncio.StreamReader:
         reader, self._writer = await asyncio.open_unix_connection(self._path)

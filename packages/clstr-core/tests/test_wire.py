@@ -37,13 +37,13 @@ fields = st.fixed_dictionaries(
     {"shard": int64, "type": st.text(), "data": st.binary()},
     optional={
         "reply_to": st.text(),
-        "headers": st.dictionaries(st.text(), st.text()),
+        "headers": st.dictionaries(st.text(), st.text(), max_size=64),
         "ttl_ms": int64,
         "created_at_ms": int64,
         "v": int64,
         "oneway": st.booleans(),
         "depth": int64,
-        "chain": st.lists(st.text()),
+        "chain": st.lists(st.text(), max_size=16),
     },
 )
 facts: st.SearchStrategy[Fact] = (
@@ -55,7 +55,7 @@ reply_fields = st.fixed_dictionaries(
         "data": st.binary(),
         "err": st.text(),
         "code": st.text(),
-        "details": st.dictionaries(st.text(), facts),
+        "details": st.dictionaries(st.text(), facts, max_size=64),
         "executed": st.booleans(),
     },
 )
@@ -366,8 +366,18 @@ def test_a_msgpack_length_beyond_the_body_is_refused_without_allocating_it() -> 
         b"\x93\x01\xa1t\xc6\xff\xff\xff\xff",
         b"\x95\x01\xa1t\xc4\x00\xa0\xdf\xff\xff\xff\xff",
     ):
-        with pytest.raises(InvalidEnvelopeError, match="truncated"):
+        with pytest.raises(InvalidEnvelopeError, match=r"truncated|of length <= 64"):
             decode_request(header, MSGPACK)
+
+
+@pytest.mark.parametrize("codec", list(CODECS.values()))
+@pytest.mark.parametrize(
+    ("field", "value"), [("headers", {f"h{number}": "" for number in range(65)}), ("chain", ["k"] * 17)]
+)
+def test_too_many_headers_or_keys_are_refused_while_they_are_read(codec: Codec, field: str, value: Any) -> None:
+    body = codec.encode(codec.new_request(1, "t", b"", **{field: value}))
+    with pytest.raises(InvalidEnvelopeError, match="of length <="):
+        decode_request(body, codec)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import re
-import sys
 from dataclasses import dataclass, fields
 
 MAX_HEADERS = 64
@@ -11,9 +11,9 @@ MAX_HEADER_BYTES = 8 * 1024
 MAX_TYPE_CHARACTERS = 256
 MAX_CHAIN_KEYS = 16
 MAX_CHAIN_BYTES = 1024
-MAX_TTL_MS = 366 * 24 * 3600 * 1000  # a year: longer is a mistake in the unit
+MAX_SECONDS = 366 * 24 * 3600  # a year: longer is a mistake in the unit
+MAX_TTL_MS = MAX_SECONDS * 1000
 MAX_ERROR_BYTES = 1024
-_LARGEST = sys.float_info.max  # beyond it are infinity and the integers that are no float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +58,11 @@ def check_limit(name: str, value: object) -> None:
         kind = "an int" if _IS_INTEGER[name] else "a number of seconds"
         raise TypeError(f"{name} must be {kind}, not {value!r}")
     may_be_zero = name in _MAY_BE_ZERO
-    if not 0 <= value <= _LARGEST or (value == 0 and not may_be_zero):
+    if not 0 <= value < math.inf or (value == 0 and not may_be_zero):
         raise ValueError(f"{name} must be finite and {'at least' if may_be_zero else 'above'} 0, not {value!r}")
+    largest = 2**63 - 1 if _IS_INTEGER[name] else MAX_SECONDS
+    if value > largest:
+        raise ValueError(f"{name} must be at most {largest}, not {value!r}")
 
 
 def parse_limit(name: str, text: str) -> int | float:
@@ -81,6 +84,8 @@ def check_seconds(name: str, value: object) -> float:
     """Return ``value`` as seconds: finite and above zero, else `TypeError` or `ValueError`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number of seconds, not {value!r}")
-    if not 0 < value <= _LARGEST:
+    if not 0 < value < math.inf:
         raise ValueError(f"{name} must be finite and above 0 seconds, not {value!r}")
+    if value > MAX_SECONDS:
+        raise ValueError(f"{name} must be at most {MAX_SECONDS} seconds, a year, not {value!r}")
     return value

@@ -10,10 +10,11 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from clstr._limits import MAX_CHAIN_KEYS, MAX_HEADERS
 from clstr.errors import Fact, InvalidEnvelopeError, InvalidReplyError
 
 PROTOCOL_VERSION = 1
@@ -31,13 +32,13 @@ class RequestFrame(msgspec.Struct, omit_defaults=True):
     type: str
     data: bytes | None
     reply_to: str = ""
-    headers: dict[str, str] = {}
+    headers: Annotated[dict[str, str], msgspec.Meta(max_length=MAX_HEADERS)] = {}
     ttl_ms: int = 0
     created_at_ms: int = 0
     v: int = 0
     oneway: bool = False
     depth: int = 0
-    chain: list[str] = []
+    chain: Annotated[list[str], msgspec.Meta(max_length=MAX_CHAIN_KEYS)] = []
 
 
 class ReplyFrame(msgspec.Struct, omit_defaults=True):
@@ -46,7 +47,7 @@ class ReplyFrame(msgspec.Struct, omit_defaults=True):
     data: bytes | None = b""
     err: str = ""
     code: str = ""
-    details: dict[str, Fact] = {}
+    details: Annotated[dict[str, Fact], msgspec.Meta(max_length=MAX_HEADERS)] = {}
     executed: bool | None = None
 
 

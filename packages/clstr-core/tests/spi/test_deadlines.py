@@ -123,16 +123,23 @@ async def test_a_deadline_in_the_past_expires_in_the_next_tick(
     assert log == [(START, item)]
 
 
-async def test_closing_forgets_everything(deadlines: Deadlines, log: Log, clock: VirtualLoop) -> None:
-    item = Item(log, clock)
-    tick = deadlines.add(START + 1, item)
-    deadlines.close()
-    deadlines.close()
-    assert len(deadlines) == 0
+async def test_when_it_is_retired_no_timer_outlives_the_last_item(
+    deadlines: Deadlines, log: Log, clock: VirtualLoop
+) -> None:
+    one, other, last = (Item(log, clock) for _ in range(3))
+    tick = deadlines.add(START + 1, one)
+    deadlines.add(START + 2, other)
+    deadlines.retire()
+    deadlines.discard(tick, one)
+    assert len(armed_timers()) == 1
+    await asyncio.sleep(3)
+    assert log == [(START + 2, other)]
     assert armed_timers() == []
-    deadlines.discard(tick, item)
-    await asyncio.sleep(2)
-    assert log == []
+    tick = deadlines.add(START + 9, last)
+    deadlines.discard(tick, last)
+    assert armed_timers() == []
+    deadlines.discard(tick, last)
+    deadlines.retire()
 
 
 async def test_empty_buckets_of_long_timeouts_are_swept_and_full_ones_kept(

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from clstr._limits import Limits
-from clstr.errors import ClstrError, ConnectionLostError, OverloadedError, RequestTimeoutError
+from clstr.errors import ConnectionLostError, OverloadedError, RequestTimeoutError, TransportClosedError
 from clstr.spi import Stats
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._pending import Pending, PendingReplies
@@ -70,7 +70,7 @@ async def test_two_tables_begin_at_different_tokens(deadlines: Deadlines) -> Non
 EVENTS: dict[str, Callable[[PendingReplies, Pending], object]] = {
     "reply": lambda table, pending: table.resolve(pending.token, b"reply"),
     "expire": lambda _, pending: pending.expire(),
-    "lost": lambda table, _: table.fail_route("peer", lambda: ConnectionLostError("lost")),
+    "lost": lambda table, _: table.fail_route("peer", ConnectionLostError, "lost"),
     "cancel": lambda _, pending: pending.outcome.cancel(),
 }
 
@@ -78,7 +78,7 @@ EVENTS: dict[str, Callable[[PendingReplies, Pending], object]] = {
 @pytest.mark.parametrize("order", list(itertools.permutations(EVENTS)), ids="-".join)
 async def test_only_the_first_event_counts(table: PendingReplies, order: tuple[str, ...]) -> None:
     pending = enter(table)
-    pending.route = "peer"
+    pending.route, pending.was_sent = "peer", True
     for name in order:
         EVENTS[name](table, pending)
     if order[0] == "cancel":
@@ -99,25 +99,44 @@ async def test_an_unknown_token_is_a_late_reply(table: PendingReplies) -> None:
     assert table._stats.late_replies == 2
 
 
-async def test_a_lost_route_fails_only_what_went_along_it(table: PendingReplies) -> None:
+async def test_a_lost_route_fails_only_what_was_sent_along_it(table: PendingReplies) -> None:
     one, other, unsent = enter(table), enter(table), enter(table)
-    one.route, other.route = "a", "b"
-    table.fail_route("a", lambda: ConnectionLostError("lost"))
-    assert one.outcome.done()
+    one.route, other.route, unsent.route = "a", "b", "a"
+    one.was_sent = other.was_sent = True
+    table.fail_route("a", ConnectionLostError, "lost")
+    error = one.outcome.result()
+    assert isinstance(error, ConnectionLostError)
+    assert error.maybe_executed
     assert not other.outcome.done()
     assert not unsent.outcome.done()
 
 
-async def test_failing_all_gives_each_an_error_of_its_own(table: PendingReplies) -> None:
-    one, other = enter(table), enter(table)
-    table.fail_all(lambda: ConnectionLostError("lost"))
-    assert isinstance(one.outcome.result(), ClstrError)
-    assert one.outcome.result() is not other.outcome.result()
+async def test_failing_all_that_was_sent_gives_each_an_error_of_its_own(table: PendingReplies) -> None:
+    one, other, unsent = enter(table), enter(table), enter(table)
+    one.was_sent = other.was_sent = True
+    table.fail_sent(TransportClosedError, "closed")
+    error = one.outcome.result()
+    assert isinstance(error, TransportClosedError)
+    assert error.maybe_executed
+    assert error is not other.outcome.result()
+    assert not unsent.outcome.done()
 
 
-async def test_the_deadline_gives_a_timeout_that_names_the_shard(table: PendingReplies, clock: VirtualLoop) -> None:
+async def test_the_answer_to_what_has_one_is_late(table: PendingReplies) -> None:
+    pending = enter(table)
+    assert table.get(pending.token) is pending
+    pending.resolve(b"reply")
+    assert table.get(pending.token) is None
+    assert table._stats.late_replies == 1
+
+
+@pytest.mark.parametrize("was_sent", [True, False])
+async def test_the_deadline_gives_a_timeout_that_knows_whether_it_was_sent(
+    table: PendingReplies, clock: VirtualLoop, was_sent: bool
+) -> None:
     pending = enter(table, timeout=5)
+    pending.was_sent = was_sent
     error = await pending.outcome
     assert isinstance(error, RequestTimeoutError)
-    assert (error.shard, error.timeout, error.maybe_executed) == (1, 5, True)
+    assert (error.shard, error.timeout, error.maybe_executed) == (1, 5, was_sent)
     assert clock.time() == START + 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -63,6 +63,11 @@ class Bench:
         self._peers.push_async_callback(transport.aclose)
         return transport
 
+    async def _close_peers(self) -> None:
+        """Close what `peer` opened, within a guard of its own: a transport whose close hangs must not hang the suite."""
+        async with asyncio.timeout(self.guard):
+            await self._peers.aclose()
+
     def skip_unless_checkable(self, check: Check) -> None:
         """Skip ``check`` if the transport under test lacks what it needs: then it says nothing."""
         for hook in sorted(check.needs):
@@ -90,8 +95,17 @@ def proves(
         async def run(self: S) -> None:
             self.skip_unless_checkable(check)
             self.cluster = uuid4().hex
-            async with asyncio.timeout(self.guard), AsyncExitStack() as self._peers:
-                await method(self)
+            self._peers = AsyncExitStack()
+            try:
+                async with asyncio.timeout(self.guard) as clock:
+                    await method(self)
+                if clock.expired():  # the check took its cancellation for something else
+                    raise TimeoutError
+            except BaseException:
+                with suppress(Exception):  # the first failure is the one to report
+                    await self._close_peers()
+                raise
+            await self._close_peers()
 
         check = Check(name=method.__name__, proves=sentences, needs=needs, capability=capability)
         run.check = check  # type: ignore[attr-defined]  # functions carry what describes them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from typing import Self
 
 import clstr
 
@@ -47,6 +48,12 @@ class Gate:
     def open(self) -> None:
         """Let every message go on, now and from now on."""
         self._open.set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()  # a deaf handler would outlive a check that failed, and the loop would wait for it
 
     async def __call__(self, message: clstr.Envelope) -> bytes:
         """Count, wait, answer with the data."""

@@ -13,6 +13,8 @@ from clstr_testing._handlers import FAR, Gate, echo, envelope, settle
 from clstr_testing._outcomes import failure
 
 LINK = frozenset({"cut", "restore"})
+PAUSE = 0.01
+"""Seconds between two looks at a link that comes or goes."""
 GARBAGE = (
     b"",
     b"\0",
@@ -31,14 +33,14 @@ GARBAGE = (
 class LifetimeChecks(Bench):
     """T13 to T16."""
 
-    async def _answered(self, client: clstr.Transport, data: bytes) -> None:
-        """Send until there is an answer: after an outage both sides have to come back."""
+    async def _answered(self, client: clstr.Transport, data: bytes, *losses: type[clstr.ClstrError]) -> None:
+        """Send until there is an answer, whatever of ``losses`` happens: after an outage both sides have to come back."""
         while True:
             try:
                 assert await client.request(envelope(data=data), timeout=FAR) == data
                 break
-            except (clstr.NoShardSubscriberError, clstr.TransportUnavailableError, clstr.ConnectionLostError):
-                await asyncio.sleep(0)
+            except (clstr.NoShardSubscriberError, clstr.ConnectionLostError, *losses):
+                await asyncio.sleep(PAUSE)
 
     @proves("T13.1", needs=LINK)
     async def test_requests_in_flight_fail_when_the_link_is_lost(self) -> None:
@@ -54,33 +56,61 @@ class LifetimeChecks(Bench):
         gate.open()
         await self.hook("restore")
 
-    @proves("T13.2", "T13.4", needs=LINK)
+    @proves("T13.2", needs=LINK)
     async def test_new_requests_wait_for_the_link_but_not_for_long(self) -> None:
-        """They fail after ``reconnect_wait``, and never run after the outage."""
+        """They fail after ``reconnect_wait``."""
         server, client = await self.peer(), await self.peer(reconnect_wait=0.1)
-        gate = Gate(is_open=True)
-        await server.subscribe([0], gate)
-        await client.request(envelope(data=b"before"), timeout=FAR)
+        await server.subscribe([0], echo)
         await self.hook("cut")
         await self._until_lost(client)
         for send in (client.request, client.notify):
             error = await failure(send(envelope(data=b"during"), timeout=FAR), clstr.TransportUnavailableError)
             assert not error.maybe_executed
         await self.hook("restore")
-        await self._answered(client, b"after")
+        await self._answered(client, b"after", clstr.TransportUnavailableError)
+
+    @proves("T9.1", needs=LINK)
+    async def test_a_timeout_counts_while_the_link_is_down(self) -> None:
+        """It is over before ``reconnect_wait`` is; nothing was sent."""
+        client = await self.peer(reconnect_wait=FAR)
+        await self.hook("cut")
+        await self._until_lost(client)
+        for send in (client.request, client.notify):
+            error = await failure(send(envelope(), timeout=0.1), clstr.RequestTimeoutError)
+            assert not error.maybe_executed
+        await self.hook("restore")
+
+    @proves("T13.4", needs=LINK)
+    async def test_what_failed_during_an_outage_never_runs_after_it(self) -> None:
+        """Not even what was sent before the loss was noticed."""
+        server, client = await self.peer(), await self.peer(reconnect_wait=0.1)
+        gate = Gate(is_open=True)
+        await server.subscribe([0], gate)
+        await client.request(envelope(data=b"before"), timeout=FAR)
+        await self.hook("cut")
+        calls = (client.request(envelope(data=b"during"), timeout=FAR) for _ in range(3))
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        failures = clstr.ConnectionLostError, clstr.TransportUnavailableError, clstr.NoShardSubscriberError
+        assert all(isinstance(outcome, failures) for outcome in outcomes), outcomes
+        started = gate.started[b"during"]
+        await self.hook("restore")
+        await self._answered(client, b"after", clstr.TransportUnavailableError)
         await settle()
-        assert gate.started[b"during"] == 0
+        assert gate.started[b"during"] == started
 
     async def _until_lost(self, client: clstr.Transport) -> None:
         """Wait until ``client`` knows that its link is gone."""
         while True:
             try:
-                await client.request(envelope(), timeout=FAR)
-                await asyncio.sleep(0)
+                await client.request(envelope(), timeout=0.1)
             except (clstr.ConnectionLostError, clstr.TransportUnavailableError):
                 return
+            except clstr.RequestTimeoutError as error:
+                if not error.maybe_executed:  # it waited for the link
+                    return
             except clstr.NoShardSubscriberError:
-                await asyncio.sleep(0)
+                pass  # the other side was lost first
+            await asyncio.sleep(PAUSE)
 
     @proves("T13.2", "T13.3", needs=LINK)
     async def test_a_request_made_during_an_outage_is_answered_after_it(self) -> None:
@@ -172,6 +202,26 @@ class LifetimeChecks(Bench):
         assert await request == b"onward"
         assert await closing == clstr.CloseReport()
 
+    @proves("T14.4")
+    async def test_handlers_that_wait_for_a_reply_are_drained(self) -> None:
+        """When closing begins the handler has lent its slot: it has started, and finishes."""
+        server, other, client = await self.peer(drain_timeout=FAR), await self.peer(), await self.peer()
+        elsewhere = Gate()
+
+        async def handler(_: clstr.Envelope) -> bytes:
+            return await server.request(envelope(1, b"onward"), timeout=FAR)
+
+        await other.subscribe([1], elsewhere)
+        await server.subscribe([0], handler)
+        request = asyncio.create_task(client.request(envelope(), timeout=FAR))
+        await elsewhere.until_started(1)
+        closing = asyncio.create_task(server.aclose())
+        await settle()
+        assert not closing.done()
+        elsewhere.open()
+        assert await request == b"onward"
+        assert await closing == clstr.CloseReport()
+
     @proves("T14.5")
     async def test_late_arrivals_are_refused(self) -> None:
         """Callers that do not stop learn at once that their messages did not run; none hangs."""
@@ -202,20 +252,20 @@ class LifetimeChecks(Bench):
     async def test_closing_cancels_what_does_not_end(self) -> None:
         """One handler obeys and one does not; both callers are answered, and the report tells them apart."""
         server, client = await self.peer(drain_timeout=0.1), await self.peer()
-        obeys, ignores = Gate(), Gate(deaf=True)
-        await server.subscribe([1], obeys)
-        await server.subscribe([2], ignores)
-        requests = [asyncio.create_task(client.request(envelope(shard), timeout=FAR)) for shard in (1, 2)]
-        await obeys.until_started(1)
-        await ignores.until_started(1)
-        async with asyncio.timeout(0.1 + 2 + 2):  # 2 s more for a busy machine: a close that hangs takes for ever
-            report = await server.aclose()
-        for request in requests:
-            await failure(request, clstr.HandlerTimeoutError)
-        assert (obeys.running, ignores.running) == (0, 1)
-        assert (report.cancelled, len(report.abandoned)) == (2, 1)
-        assert "shard 2" in report.abandoned[0]
-        ignores.open()
+        obeys = Gate()
+        with Gate(deaf=True) as ignores:
+            await server.subscribe([1], obeys)
+            await server.subscribe([2], ignores)
+            requests = [asyncio.create_task(client.request(envelope(shard), timeout=FAR)) for shard in (1, 2)]
+            await obeys.until_started(1)
+            await ignores.until_started(1)
+            async with asyncio.timeout(0.1 + 2 + 2):  # 2 s more for a busy machine: a close that hangs takes for ever
+                report = await server.aclose()
+            for request in requests:
+                await failure(request, clstr.HandlerTimeoutError)
+            assert (obeys.running, ignores.running) == (0, 1)
+            assert (report.cancelled, len(report.abandoned)) == (2, 1)
+            assert "shard 2" in report.abandoned[0]
         await ignores.until(lambda gate: gate.running == 0)
 
     @proves("T14.7")
@@ -299,11 +349,17 @@ class LifetimeChecks(Bench):
 
     @proves("T16.2", "T16.1")
     async def test_shards_that_move_lose_and_repeat_nothing(self) -> None:
-        """Two peers pass a shard to and fro; every outcome is the truth about what ran."""
+        """Two peers pass a shard to and fro while it works; every outcome is the truth about what ran."""
         servers, client = [await self.peer(), await self.peer()], await self.peer()
         gate = Gate(is_open=True)
-        holder = await servers[0].subscribe([0], gate)
-        other = await servers[1].subscribe([], gate)
+
+        async def handler(message: clstr.Envelope) -> bytes:
+            data = await gate(message)
+            await settle(3)
+            return data
+
+        holder = await servers[0].subscribe([0], handler)
+        other = await servers[1].subscribe([], handler)
         numbers = iter(range(1_000_000))
         moved = asyncio.Event()
 

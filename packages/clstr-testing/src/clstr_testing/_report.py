@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -63,11 +64,21 @@ def _run(bench: TransportSuite, check: Check, loop_factory: LoopFactory | None) 
 def _describe(error: Exception) -> str:
     """Say what went wrong, and at which line of which check."""
     if isinstance(error, TimeoutError) and not str(error):
-        return "stuck: the guard's time is over"
-    frames = [frame for frame in inspect.getinnerframes(error.__traceback__) if "_checks" in frame.filename]  # type: ignore[arg-type]  # it was raised
-    where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+        return f"stuck until its guard's time was over{_where(error.__cause__ or error)}"
+    line = _line(error)
+    return f"{type(error).__name__}{_where(error)}{': ' if line else ''}{line}"
+
+
+def _line(error: Exception) -> str:
+    """Return the first line of the error's message; an assertion's without one is the line that it stands in."""
     text = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}{where}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    return text or (frames[-1].line or "" if frames and isinstance(error, AssertionError) else "")
+
+
+def _where(error: BaseException) -> str:
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("_checks.py")]
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
 
 
 def sentences(results: Iterable[Result]) -> dict[str, str]:

@@ -28,7 +28,9 @@ class RoutingChecks(Bench):
             b'{"err":"no","code":"draining"}',
             b"\x95\xc0",
         ):
-            assert await client.request(envelope(data=data), timeout=FAR) == data
+            reply = await client.request(envelope(data=data), timeout=FAR)
+            assert type(reply) is bytes
+            assert reply == data
 
     @proves("T1.1")
     async def test_the_handler_gets_the_envelope_that_was_sent(self) -> None:
@@ -175,20 +177,46 @@ class RoutingChecks(Bench):
 
     @proves("T5.2")
     async def test_closing_a_subscription_waits_for_its_handlers(self) -> None:
-        """A handler that has started finishes, and its caller gets the reply."""
+        """A handler that has started finishes, and its caller gets the reply; other shards are not waited for."""
         server, client = await self.peer(drain_timeout=FAR), await self.peer()
-        gate = Gate()
-        subscription = await server.subscribe([0, 1], gate)
-        request = asyncio.create_task(client.request(envelope(data=b"x"), timeout=FAR))
-        await gate.until_started(1)
+        gates = Gate(), Gate()
+
+        async def handler(message: clstr.Envelope) -> bytes:
+            return await gates[message.shard](message)
+
+        subscription = await server.subscribe([0, 1], handler)
+        requests = [asyncio.create_task(client.request(envelope(shard, b"x"), timeout=FAR)) for shard in (0, 1)]
+        for gate in gates:
+            await gate.until_started(1)
         closing = asyncio.create_task(subscription.remove([0]))
         await settle()
         assert not closing.done()
-        gate.open()
+        gates[0].open()
         await closing
-        assert gate.running == 0
-        assert await request == b"x"
+        assert [gate.running for gate in gates] == [0, 1]
         assert subscription.shards == {1}
+        gates[1].open()
+        assert await asyncio.gather(*requests) == [b"x", b"x"]
+
+    @proves("T5.2")
+    async def test_closing_a_subscription_waits_for_handlers_that_wait_for_a_reply(self) -> None:
+        """A handler that has lent its slot has started too."""
+        server, other, client = await self.peer(drain_timeout=FAR), await self.peer(), await self.peer()
+        elsewhere = Gate()
+        await other.subscribe([1], elsewhere)
+
+        async def handler(_: clstr.Envelope) -> bytes:
+            return await server.request(envelope(1, b"onward"), timeout=FAR)
+
+        subscription = await server.subscribe([0], handler)
+        request = asyncio.create_task(client.request(envelope(), timeout=FAR))
+        await elsewhere.until_started(1)
+        closing = asyncio.create_task(subscription.aclose())
+        await settle()
+        assert not closing.done()
+        elsewhere.open()
+        await closing
+        assert await request == b"onward"
 
     @proves("T5.2")
     async def test_closing_a_subscription_twice_at_once_waits_twice(self) -> None:
@@ -217,6 +245,27 @@ class RoutingChecks(Bench):
         assert gate.running == 1
         gate.open()
         assert await request == b"x"
+
+    @proves("T5.1")
+    async def test_what_waits_when_closing_gives_up_never_starts(self) -> None:
+        """A message waits for a slot when ``drain_timeout`` is over: it is refused."""
+        server, client = await self.peer(drain_timeout=0.05, max_concurrent=1), await self.peer()
+        gate = Gate()
+        subscription = await server.subscribe([0], gate)
+        first = asyncio.create_task(client.request(envelope(data=b"first"), timeout=FAR))
+        await gate.until_started(1)
+        second = asyncio.create_task(client.request(envelope(data=b"second"), timeout=FAR))
+        await settle()
+        await subscription.aclose()
+        gate.open()
+        assert await first == b"first"
+        try:
+            await second
+        except (clstr.DrainingError, clstr.NotOwnerError, clstr.NoShardSubscriberError) as error:
+            assert not error.maybe_executed
+        else:
+            raise AssertionError("a message started after its subscription was closed")
+        assert gate.started == {b"first": 1}
 
     @proves("T5.4")
     async def test_a_handler_may_close_its_own_subscription(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 
 import clstr
 from clstr_testing._check import Bench, proves
@@ -55,6 +56,9 @@ class RunningChecks(Bench):
         gate.open()
         outcomes = await asyncio.gather(*requests, return_exceptions=True)
         assert sum(isinstance(outcome, bytes) for outcome in outcomes) == gate.started.total() >= 2
+        for _ in range(3):  # there is room again, each time
+            pair = bodies[:2]
+            assert await asyncio.gather(*(client.request(envelope(data=body), timeout=FAR) for body in pair)) == pair
 
     async def _first_done(self, requests: list[asyncio.Task[bytes]], count: int) -> list[asyncio.Task[bytes]]:
         """Wait until ``count`` requests have ended, and return those."""
@@ -162,13 +166,12 @@ class RunningChecks(Bench):
         """A handler ignores its cancellation: its caller has been answered, its slot is still taken."""
         server = await self.peer(handler_timeout=0.05, max_concurrent=1, max_queue=0)
         client = await self.peer()
-        gate = Gate(deaf=True)
-        await server.subscribe([0], gate)
-        await failure(client.request(envelope(data=b"deaf"), timeout=FAR), clstr.HandlerTimeoutError)
-        error = await failure(client.request(envelope(data=b"next"), timeout=FAR), clstr.OverloadedError)
-        assert error.limit == "max_queue"
-        assert gate.running == gate.peak == 1
-        gate.open()
+        with Gate(deaf=True) as gate:
+            await server.subscribe([0], gate)
+            await failure(client.request(envelope(data=b"deaf"), timeout=FAR), clstr.HandlerTimeoutError)
+            error = await failure(client.request(envelope(data=b"next"), timeout=FAR), clstr.OverloadedError)
+            assert error.limit == "max_queue"
+            assert gate.running == gate.peak == 1
         await gate.until(lambda gate: gate.running == 0)
         await settle()
         assert await client.request(envelope(data=b"last"), timeout=FAR) == b"last"
@@ -177,19 +180,19 @@ class RunningChecks(Bench):
     async def test_the_wire_carries_what_is_left_of_ttl_and_timeout(self) -> None:
         """The handler sees it as the envelope's TTL."""
         server, client = await self.peer(), await self.peer()
-        arrived: asyncio.Queue[int] = asyncio.Queue()
+        arrived: defaultdict[int, asyncio.Queue[int]] = defaultdict(asyncio.Queue)
 
         async def handler(message: clstr.Envelope) -> None:
-            arrived.put_nowait(message.ttl_ms)
+            arrived[message.shard].put_nowait(message.ttl_ms)
 
-        await server.subscribe([0], handler)
+        await server.subscribe(range(3), handler)
         for ttl_ms, timeout, at_most in ((60_000, 10.0, 10_000), (5_000, 60.0, 5_000), (0, 10.0, 10_000)):
             await client.request(envelope(ttl_ms=ttl_ms), timeout=timeout)
-            assert at_most // 2 < await arrived.get() <= at_most
-        await client.notify(envelope(ttl_ms=60_000), timeout=10.0)
-        assert 30_000 < await arrived.get() <= 60_000
-        await client.notify(envelope(), timeout=10.0)
-        assert await arrived.get() == 0
+            assert at_most // 2 < await arrived[0].get() <= at_most
+        await client.notify(envelope(1, ttl_ms=60_000), timeout=10.0)
+        assert 30_000 < await arrived[1].get() <= 60_000
+        await client.notify(envelope(2), timeout=10.0)
+        assert await arrived[2].get() == 0
 
     @proves("T8.2")
     async def test_a_message_that_expires_while_it_waits_never_starts(self) -> None:

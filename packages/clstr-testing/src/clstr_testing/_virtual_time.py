@@ -56,15 +56,15 @@ class _VirtualSelector(selectors.BaseSelector):
             raise NothingCanHappenError("every task waits for something that nobody will do")
         return self._real.select(None)
 
-    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:  # noqa: ANN401 -- the base class's own
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Watch a file descriptor."""
         return self._real.register(fileobj, events, data)
 
-    def unregister(self, fileobj: Any) -> selectors.SelectorKey:  # noqa: ANN401 -- the base class's own
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         """Watch it no longer."""
         return self._real.unregister(fileobj)
 
-    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:  # noqa: ANN401 -- the base class's own
+    def modify(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         """Watch it for other events."""
         return self._real.modify(fileobj, events, data)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakValueDictionary
 
 from clstr.errors import NoShardSubscriberError, TransportUnavailableError
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 class Bus:
     """Peers and what they hold. Each message goes to one holder, in turn."""
 
-    _named: ClassVar[dict[str, Bus]] = {}
+    _named: ClassVar[WeakValueDictionary[str, Bus]] = WeakValueDictionary()
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()

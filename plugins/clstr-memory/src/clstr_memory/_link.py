@@ -67,7 +67,7 @@ class MemoryLink(Link):
         if not (self.is_up and peer.is_up):
             return False
         if not self._faults.drops_reply():
-            self._post(peer, peer.sink.answer, token, body)
+            self._post(peer, peer.sink.answer, token, body, self)
         return True
 
     def _post(self, peer: MemoryLink, receive: Callable[..., None], *message: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -20,13 +21,14 @@ class Batcher(Generic[T]):
 
     def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[list[T]], None]) -> None:
         self._loop = loop
+        self._context = contextvars.Context()  # not that of the first caller of a tick
         self._write = write
         self._items: list[T] = []
 
     def add(self, item: T) -> None:
         """Write ``item`` with the others of this tick."""
         if not self._items:
-            self._loop.call_soon(self.flush)
+            self._loop.call_soon(self.flush, context=self._context)
         self._items.append(item)
 
     def flush(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import heapq
 import math
 from typing import Protocol
@@ -28,11 +29,13 @@ class Deadlines:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
+        self._context = contextvars.Context()  # not that of whoever happens to arm the timer: it would live on in it
         self._buckets: dict[int, set[Expiring]] = {}
         self._ticks: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
         self._sweep_at = SWEEP_BUCKETS
+        self._is_retired = False
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -56,14 +59,17 @@ class Deadlines:
         bucket = self._buckets.get(tick)
         if bucket is not None:
             bucket.discard(item)
+            if self._is_retired:
+                self.retire()
 
-    def close(self) -> None:
-        """Forget everything."""
-        if self._timer is not None:
+    def retire(self) -> None:
+        """Leave no timer behind when nothing is left, now or later."""
+        self._is_retired = True
+        if self._timer is not None and not len(self):
             self._timer.cancel()
             self._timer = None
-        self._buckets.clear()
-        self._ticks.clear()
+            self._buckets.clear()
+            self._ticks.clear()
 
     def _sweep(self) -> None:
         """Forget empty buckets: with timeouts of hours, many would wait for their tick."""
@@ -78,7 +84,7 @@ class Deadlines:
                 return
             self._timer.cancel()
         self._armed_for = earliest
-        self._timer = self._loop.call_at(earliest * GRANULARITY, self._run)
+        self._timer = self._loop.call_at(earliest * GRANULARITY, self._run, context=self._context)
 
     def _run(self) -> None:
         # The loop runs timers up to its resolution early, hence at least the tick that it was armed for.

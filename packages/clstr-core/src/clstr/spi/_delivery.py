@@ -86,11 +86,17 @@ class Delivery(Current):
 
     def lend(self) -> None:
         """Give the slot to others while the handler only waits."""
-        self.dispatcher.lend(self)
+        if self._is_here():
+            self.dispatcher.lend(self)
 
     def reclaim(self) -> None:
         """Take the slot back, without waiting for it."""
-        self.dispatcher.reclaim(self)
+        if self._is_here():
+            self.dispatcher.reclaim(self)
+
+    def _is_here(self) -> bool:
+        """Tell whether this is the handler's loop: one that it started in another thread has no slot to lend."""
+        return asyncio.get_running_loop() is self.dispatcher.loop
 
     def expire(self) -> None:
         """The deadline is over, for the wait or for the handler."""

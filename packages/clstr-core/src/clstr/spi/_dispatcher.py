@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 from clstr._context import set_current
+from clstr._envelope import Envelope
 from clstr._limits import Limits
 from clstr.errors import ClstrError, EnvelopeExpiredError, OverloadedError
 from clstr.spi._answers import Answers
@@ -37,13 +38,18 @@ class Dispatcher:
         self._context.run(set_current, None)
         self._outer: _Queue = OrderedDict()
         self._nested: _Queue = OrderedDict()
-        self._queued_bytes = 0
+        self._held_bytes = 0  # of messages that wait for a slot, or have lent theirs
         self._running: set[Delivery] = set()
         self._active = 0
         self._suspended = 0
         self._max_suspended = max(limits.max_queue, limits.max_concurrent)
         self._wake_scheduled = False
         self._settlers: set[asyncio.Future[None]] = set()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that handlers run on."""
+        return self._loop
 
     @property
     def active(self) -> int:
@@ -68,9 +74,9 @@ class Dispatcher:
         limits = self._limits
         if not queue and self._has_slot(delivery):
             self._start(delivery)
-        elif len(queue) >= limits.max_queue:
+        elif len(queue) >= limits.max_queue or self._suspended >= 2 * self._max_suspended:
             self._answers.refuse(delivery, OverloadedError("max_queue", limits.max_queue))
-        elif self._queued_bytes + delivery.size > limits.max_queue_bytes:
+        elif self._held_bytes + delivery.size > limits.max_queue_bytes:
             self._answers.refuse(delivery, OverloadedError("max_queue_bytes", limits.max_queue_bytes))
         else:
             self._enqueue(queue, delivery)
@@ -81,18 +87,21 @@ class Dispatcher:
     def _has_slot(self, delivery: Delivery) -> bool:
         if self._active >= self._limits.max_concurrent:
             return False
-        # From outside, only as many may be suspended as may wait: nothing else bounds their number.
-        return bool(delivery.depth) or (not self._nested and self._suspended < self._max_suspended)
+        # Only so many may be suspended: nothing else bounds their number. Nested ones may be twice as many, since those
+        # from outside wait for them; beyond that they are refused, for if they waited everybody might wait.
+        if delivery.depth:
+            return self._suspended < 2 * self._max_suspended
+        return not self._nested and self._suspended < self._max_suspended
 
     def _enqueue(self, queue: _Queue, delivery: Delivery) -> None:
         queue[delivery] = None
-        self._queued_bytes += delivery.size
+        self._held_bytes += delivery.size
         if delivery.envelope.ttl_ms:
             delivery.tick = self._deadlines.add(delivery.deadline, delivery)
 
     def _dequeue(self, queue: _Queue, delivery: Delivery) -> None:
         del queue[delivery]
-        self._queued_bytes -= delivery.size
+        self._held_bytes -= delivery.size
         self._deadlines.discard(delivery.tick, delivery)
 
     def _start(self, delivery: Delivery) -> None:
@@ -122,10 +131,13 @@ class Dispatcher:
         delivery.ended = True
         if delivery.lent:
             self._suspended -= 1
+            self._held_bytes -= delivery.size
         else:
             self._active -= 1
         self._running.discard(delivery)
         self._deadlines.discard(delivery.tick, delivery)
+        # Tasks that the handler left behind keep this delivery in their context; they need not keep its payload.
+        delivery.envelope = Envelope(shard=delivery.envelope.shard, type=delivery.envelope.type)
         if not delivery.answered:  # cancelled before its first step
             self._answers.handler_raised(delivery, asyncio.CancelledError())
         self._start_waiting()
@@ -150,6 +162,7 @@ class Dispatcher:
         if delivery.lent == 1 and not delivery.ended:
             self._active -= 1
             self._suspended += 1
+            self._held_bytes += delivery.size
             self._wake()
 
     def reclaim(self, delivery: Delivery) -> None:
@@ -158,6 +171,7 @@ class Dispatcher:
         if delivery.lent == 0 and not delivery.ended:
             self._active += 1
             self._suspended -= 1
+            self._held_bytes -= delivery.size
             if self._suspended == self._max_suspended - 1:  # messages from outside may start again
                 self._wake()
 
@@ -181,6 +195,7 @@ class Dispatcher:
             self._refuse_waiting(delivery, expired(delivery))
 
     def _cancel(self, delivery: Delivery) -> None:
+        self._deadlines.discard(delivery.tick, delivery)
         self._answers.handler_timed_out(delivery)
         if delivery.task is not None:
             delivery.task.cancel()
@@ -207,13 +222,15 @@ class Dispatcher:
         return True
 
     def begin_close(self, delivery: Delivery) -> None:
-        """Note that ``delivery`` closes something itself: those who `settle` look again whether to wait for it."""
+        """Note that ``delivery`` closes something itself: nobody who settles waits for it, and it lends its slot."""
         delivery.closing += 1
+        self.lend(delivery)
         self._wake_settlers()
 
     def end_close(self, delivery: Delivery) -> None:
         """Undo one `begin_close`."""
         delivery.closing -= 1
+        self.reclaim(delivery)
 
     def refuse_waiting(self, selects: Selector, new_error: Callable[[Delivery], ClstrError]) -> int:
         """Refuse the waiting messages that ``selects`` chooses; return how many."""

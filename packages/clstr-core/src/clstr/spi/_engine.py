@@ -9,6 +9,7 @@ The engine: the one implementation of the transport contract. A plugin gives it 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import os
@@ -36,6 +37,7 @@ from clstr.spi._stats import Stats
 from clstr.spi._subscriptions import EngineSubscription, Holders
 
 # aclose returns within drain_timeout + 2 s (T14); these are its share of the 2 s.
+DROP_TIMEOUT = 0.2  # even with a drain_timeout of 0 the link must learn of it
 CANCEL_GRACE = 1.0
 FLUSH_TIMEOUT = 0.4
 LINK_CLOSE_TIMEOUT = 0.4
@@ -76,7 +78,7 @@ class Engine(Transport):
         self.state = LinkState(self._loop, self.limits.reconnect_wait, self._logger)
         self.deadlines = Deadlines(self._loop)
         self.pending = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
-        self.holders = Holders(link, self.stats)
+        self.holders = Holders(link, self.stats, self._logger)
         self.answers = Answers(link, self.stats, self._logger)
         self.dispatcher = Dispatcher(self._loop, self.limits, self.deadlines, self.answers)
         self._receiver = Receiver(self, self._loop, self._logger)
@@ -96,7 +98,7 @@ class Engine(Transport):
             raise
         self._max_payload_bytes = self._payload_limit()
         self.answers.max_payload_bytes = self._max_payload_bytes
-        self.state.up()
+        self.state.opened()
         return self
 
     def _payload_limit(self) -> int:
@@ -143,14 +145,15 @@ class Engine(Transport):
     async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> None:
         """Let ``subscription`` go of ``shards``, or all, and wait for their messages, `drain_timeout` at most (T5)."""
         self._check_here()
-        deadline = self._loop.time() + self.limits.drain_timeout
+        now = self._loop.time()
+        deadline = now + self.limits.drain_timeout
 
         def concerns(each: Delivery) -> bool:
             is_chosen = shards is None or each.envelope.shard in shards
             return each.subscription is subscription and is_chosen and not each.closing
 
         with self._not_waiting_for_caller():
-            await self.holders.remove(subscription, subscription.shards if shards is None else shards)
+            await self.holders.remove(subscription, shards, deadline=max(deadline, now + DROP_TIMEOUT))
             if not await self.dispatcher.settle(concerns, deadline):
                 self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
 
@@ -165,37 +168,45 @@ class Engine(Transport):
         with self._not_waiting_for_caller() as caller:
             if caller is not None:
                 self._closers.add(caller)
-            if self._closing is None:
-                self._closing = self._loop.create_task(self._close())
+            if self._closing is None or self._closing.cancelled():
                 self.state.end()
+                self.holders.close()
+                self._closing = self._loop.create_task(self._close(), context=contextvars.Context())
             return await asyncio.shield(self._closing)
 
     async def _close(self) -> CloseReport:
-        def concerns(each: Delivery) -> bool:
-            return each not in self._closers
-
-        deadline = self._loop.time() + self.limits.drain_timeout
-        await bounded(self.holders.drop_all(), self.limits.drain_timeout, "dropping the shards", self._logger)
-        refused = cancelled = 0
-        if not await self.dispatcher.settle(concerns, deadline):
-            refused = self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
-            cancelled = self.dispatcher.cancel_running(concerns)
-            await self.dispatcher.settle(concerns, self._loop.time() + CANCEL_GRACE)
-        await self._close_link()
-        abandoned = tuple(sorted(str(each) for each in self.dispatcher.running() if concerns(each)))
+        try:
+            refused, cancelled = await self._drain()
+        finally:  # if the program cancels this too, the link is released all the same
+            await self._close_link()
+        abandoned = tuple(sorted(str(each) for each in self.dispatcher.running() if each not in self._closers))
         if abandoned:
             self._logger.warning("closed, but these handlers ignore cancellation: %s", "; ".join(abandoned))
         return CloseReport(abandoned=abandoned, cancelled=cancelled, refused=refused)
 
+    async def _drain(self) -> tuple[int, int]:
+        """Let what has started end, and the rest too if there is time; return how many were refused and cancelled."""
+
+        def concerns(each: Delivery) -> bool:
+            return each not in self._closers
+
+        deadline = self._loop.time() + self.limits.drain_timeout
+        drop_timeout = max(DROP_TIMEOUT, self.limits.drain_timeout)
+        await bounded(self.holders.drop_all(), drop_timeout, "dropping the shards", self._logger)
+        if await self.dispatcher.settle(concerns, deadline):
+            return 0, 0
+        refused = self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
+        cancelled = self.dispatcher.cancel_running(concerns)
+        await self.dispatcher.settle(concerns, self._loop.time() + CANCEL_GRACE)
+        return refused, cancelled
+
     async def _close_link(self) -> None:
         self._is_closed = True
         self.state.close()
-        self.pending.fail_all(
-            lambda: TransportClosedError("the transport was closed during the request", maybe_executed=True)
-        )
+        self.pending.fail_sent(TransportClosedError, "the transport was closed during the request")
         await bounded(self.link.flush(), FLUSH_TIMEOUT, "flushing the link", self._logger)
         await bounded(self.link.aclose(), LINK_CLOSE_TIMEOUT, "closing the link", self._logger)
-        self.deadlines.close()
+        self.deadlines.retire()  # a handler that closed its transport still has its deadline
 
     @contextmanager
     def _not_waiting_for_caller(self) -> Iterator[Delivery | None]:

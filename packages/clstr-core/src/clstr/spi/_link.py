@@ -23,14 +23,36 @@ class Sink(Protocol):
     def request(self, shard: int, body: Buffer, to: object) -> None:
         """A message for ``shard`` arrived. ``to`` is handed back to `Link.reply`; ``None`` is nowhere to answer to."""
 
-    def answer(self, token: int, body: Buffer) -> None:
-        """The reply to ``token`` arrived. An unknown token is counted as late."""
+    def answer(self, token: int, body: Buffer, route: Route = None) -> None:
+        """
+        The reply to ``token`` arrived. An unknown token is counted as late.
+
+        Args:
+            token: What `Link.send` was given.
+            body: The reply.
+            route: Where it came from, if the link knows that for certain; from elsewhere than the request went to, it
+                is garbage. Never what the sender claims to be.
+        """
+
+    def routed(self, token: int, route: Route) -> None:
+        """``token`` went along ``route``: for links that learn it only after `Link.send` has returned."""
 
     def accepted(self, token: int) -> None:
         """The notify ``token`` is on its way to an owner that is live now (T12)."""
 
-    def refused(self, token: int, error: ClstrError) -> None:
-        """``token`` certainly did not run: a no-responders answer, a publish count of zero."""
+    def refused(self, token: int, error: ClstrError, *, again_after: float | None = None) -> None:
+        """
+        ``token`` certainly did not run: a no-responders answer, a publish count of zero.
+
+        Args:
+            token: What `Link.send` was given.
+            error: Why; what the caller gets.
+            again_after: Seconds after which the message is sent once more, if this was its first attempt and its
+                deadline allows it: for what is worth asking twice.
+        """
+
+    def failed(self, token: int, error: ClstrError) -> None:
+        """``token`` ended with ``error``, whose ``maybe_executed`` is the link's to set."""
 
     def lost(self, route: Route) -> None:
         """``route`` is gone: its requests in flight end with `ConnectionLostError`."""
@@ -72,6 +94,8 @@ class Link(ABC):
         """
         Receive messages for ``shards``; T4 is true of them on return. The link restores what it holds by itself.
 
+        Calls for one shard come one after the other. May be cancelled; `drop` follows then.
+
         Raises:
             TransportUnavailableError: The link went down meanwhile; nothing is held.
             AccessDeniedError: The broker refuses the right.
@@ -83,6 +107,7 @@ class Link(ABC):
         Receive no more messages for ``shards``.
 
         On return no message for them is on its way to this peer, as far as the broker can tell, or the link is down.
+        Shards that are not held are left alone. Must not raise; may be cancelled.
         """
 
     def reply_address(self, to: object, reply_to: str) -> object:  # noqa: ARG002 -- for links whose envelopes carry one
@@ -107,6 +132,8 @@ class Link(ABC):
         For a ``oneway`` message the link calls `Sink.accepted` or `Sink.refused` as soon as it knows, at the earliest
         inside of this call.
 
+        A link that finds the receiver dead raises; it does not call `Sink.lost` from here.
+
         Raises:
             NoShardSubscriberError, TransportUnavailableError, OverloadedError: Nothing left this process.
         """
@@ -121,4 +148,8 @@ class Link(ABC):
 
     @abstractmethod
     async def aclose(self) -> None:
-        """Release everything. May be called twice, and after a failed `open`."""
+        """
+        Release everything. May be called twice, and after a failed `open`.
+
+        It is cancelled after 0.4 seconds, and must have released its sockets all the same.
+        """

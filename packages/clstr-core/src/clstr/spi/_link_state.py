@@ -22,6 +22,11 @@ class LinkState:
         self._is_closed = False
         self.is_up = False
 
+    def opened(self) -> None:
+        """The link has been opened; it is up unless it went down since."""
+        if self._cause is None:
+            self.up()
+
     def up(self) -> None:
         """The link is usable."""
         if self._is_lost or self._is_closed or self.is_up:

@@ -8,10 +8,16 @@ from collections.abc import Iterable, Iterator
 from clstr._wire import Buffer
 
 _LENGTH = struct.Struct(">I")
+MAX_FRAMES = 4096  # a stranger must not make a million frames out of a megabyte
 
 
 def pack(frames: Iterable[Buffer]) -> bytes:
-    """Join ``frames``, each behind its length as 4 bytes, big-endian."""
+    """
+    Join ``frames``, each behind its length as 4 bytes, big-endian.
+
+    Args:
+        frames: At most 4,096, none of them empty.
+    """
     parts: list[Buffer] = []
     for frame in frames:
         parts.append(_LENGTH.pack(len(frame)))
@@ -27,12 +33,15 @@ def unpack(message: Buffer) -> Iterator[memoryview]:
         ValueError: ``message`` was not made by `pack`. The frames before the fault have been yielded.
     """
     view = memoryview(message)
-    offset = 0
+    offset = count = 0
     while offset < len(view):
         start = offset + _LENGTH.size
         if start > len(view):
             raise ValueError(f"a frame's length is cut off at byte {offset}")
         offset = start + _LENGTH.unpack_from(view, offset)[0]
-        if offset > len(view):
-            raise ValueError(f"a frame ends at byte {offset}, the message at byte {len(view)}")
+        if not start < offset <= len(view):
+            raise ValueError(f"a frame from byte {start} to {offset} does not fit a message of {len(view)}")
+        count += 1
+        if count > MAX_FRAMES:
+            raise ValueError(f"a message of more than {MAX_FRAMES} frames")
         yield view[start:offset]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import secrets
-from collections.abc import Callable
+from dataclasses import dataclass
 
 from clstr._limits import Limits
 from clstr.errors import ClstrError, OverloadedError, RequestTimeoutError
@@ -13,7 +13,16 @@ from clstr.spi._deadlines import Deadlines
 from clstr.spi._link import Route
 from clstr.spi._stats import Stats
 
-Outcome = bytes | ClstrError
+
+@dataclass(frozen=True, slots=True)
+class AskAgain:
+    """Not an outcome yet: the link says that the message is worth sending once more, after ``delay`` seconds."""
+
+    error: ClstrError
+    delay: float
+
+
+Outcome = bytes | ClstrError | AskAgain
 
 
 class Pending:
@@ -23,10 +32,11 @@ class Pending:
     Attributes:
         token: Its number on the link; never used again.
         outcome: The reply's bytes or the error. Errors are results here, so that one that nobody awaits is no noise.
+        was_sent: Whether the link has it: before that it certainly did not run.
         route: Where it went, once it was sent.
     """
 
-    __slots__ = ("outcome", "route", "shard", "size", "tick", "timeout", "token")
+    __slots__ = ("outcome", "route", "shard", "size", "tick", "timeout", "token", "was_sent")
 
     def __init__(self, token: int, outcome: asyncio.Future[Outcome], shard: int, size: int, timeout: float) -> None:
         self.token = token
@@ -36,6 +46,7 @@ class Pending:
         self.timeout = timeout
         self.route: Route = None
         self.tick = 0
+        self.was_sent = False
 
     def resolve(self, outcome: Outcome) -> bool:
         """Set the outcome, unless there is one: answered, expired or cancelled in the same tick."""
@@ -46,7 +57,7 @@ class Pending:
 
     def expire(self) -> None:
         """Give up: the caller's time is over."""
-        self.resolve(RequestTimeoutError(self.shard, self.timeout))
+        self.resolve(RequestTimeoutError(self.shard, self.timeout, maybe_executed=self.was_sent))
 
 
 class PendingReplies:
@@ -82,9 +93,9 @@ class PendingReplies:
         if self._bytes + size > self._limits.max_inflight_bytes:
             raise OverloadedError("max_inflight_bytes", self._limits.max_inflight_bytes)
         pending = Pending(next(self._tokens), self._loop.create_future(), shard, size, timeout)
+        pending.tick = self._deadlines.add(deadline, pending)
         self._by_token[pending.token] = pending
         self._bytes += size
-        pending.tick = self._deadlines.add(deadline, pending)
         return pending
 
     def close(self, pending: Pending) -> None:
@@ -93,19 +104,28 @@ class PendingReplies:
         self._bytes -= pending.size
         self._deadlines.discard(pending.tick, pending)
 
-    def resolve(self, token: int, outcome: Outcome) -> None:
-        """End the request ``token``; if it is not in flight any more the answer is counted as late."""
+    def get(self, token: int) -> Pending | None:
+        """Return the request ``token`` if it is in flight; if it is not, its answer is counted as late."""
         pending = self._by_token.get(token)
-        if pending is None or not pending.resolve(outcome):
+        if pending is None or pending.outcome.done():
             self._stats.late_replies += 1
+            return None
+        return pending
 
-    def fail_route(self, route: Route, new_error: Callable[[], ClstrError]) -> None:
-        """End every request that went along ``route``."""
-        for pending in self._by_token.values():
-            if pending.route == route:
-                pending.resolve(new_error())
+    def resolve(self, token: int, outcome: Outcome) -> None:
+        """End the request ``token``."""
+        pending = self.get(token)
+        if pending is not None:
+            pending.resolve(outcome)
 
-    def fail_all(self, new_error: Callable[[], ClstrError]) -> None:
-        """End every request."""
+    def fail_route(self, route: Route, error: type[ClstrError], message: str) -> None:
+        """End every request that was sent along ``route`` with an error of its own."""
         for pending in self._by_token.values():
-            pending.resolve(new_error())
+            if pending.was_sent and pending.route == route:
+                pending.resolve(error(message, maybe_executed=True))
+
+    def fail_sent(self, error: type[ClstrError], message: str) -> None:
+        """End every request that was sent; those that wait for the link go on waiting."""
+        for pending in self._by_token.values():
+            if pending.was_sent:
+                pending.resolve(error(message, maybe_executed=True))

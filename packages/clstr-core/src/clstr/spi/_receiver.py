@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clstr._envelope import Envelope
 from clstr._error_wire import decode_error
-from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
+from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_TYPE_CHARACTERS
 from clstr._wire import CODECS, PROTOCOL_VERSION, Buffer, Codec, RequestFrame, decode_reply, decode_request, sniff
 from clstr.errors import (
     ClstrError,
@@ -23,7 +23,7 @@ from clstr.errors import (
 )
 from clstr.spi._delivery import Delivery
 from clstr.spi._link import Route
-from clstr.spi._pending import Outcome
+from clstr.spi._pending import AskAgain, Outcome
 
 if TYPE_CHECKING:
     from clstr.spi._engine import Engine
@@ -113,36 +113,58 @@ class Receiver:
         if frame.oneway:
             self._engine.stats.refused += 1
             self._engine.stats.notify_failures += 1
-            self._logger.warning("notify refused (shard %s, type %r): %s", frame.shard, frame.type, error)
+            type_ = frame.type[:MAX_TYPE_CHARACTERS]  # it may be what the refusal is about
+            self._logger.warning("notify refused (shard %s, type %r): %s", frame.shard, type_, error)
         else:
             self._engine.answers.refuse_unread(codec, to, error)
 
-    def answer(self, token: int, body: Buffer) -> None:
+    def answer(self, token: int, body: Buffer, route: Route = None) -> None:
         """The reply to ``token`` arrived."""
-        self._engine.pending.resolve(token, self._read_reply(body))
+        pending = self._engine.pending.get(token)
+        if pending is None:
+            return
+        if route is not None and route != pending.route:
+            self.garbage("an answer from a peer that was not asked")
+            return
+        pending.resolve(self._read_reply(body))
 
     def _read_reply(self, body: Buffer) -> Outcome:
         try:
+            if len(body) > self._max_body_bytes:
+                raise PayloadTooLargeError(len(body), self._max_body_bytes, is_reply=True)
             frame = decode_reply(body)
-        except InvalidReplyError as error:
+            return decode_error(frame) if frame.err or frame.code else frame.data or b""
+        except ClstrError as error:
             self.garbage(str(error))
             return error
-        return decode_error(frame) if frame.err or frame.code else frame.data or b""
+        except Exception:  # as for a request
+            self._logger.exception("a reply could not be read")
+            self._engine.stats.garbage += 1
+            return InvalidReplyError("the reply could not be read")
+
+    def routed(self, token: int, route: Route) -> None:
+        """``token`` went along ``route``."""
+        pending = self._engine.pending.get(token)
+        if pending is not None:
+            pending.route = route
 
     def accepted(self, token: int) -> None:
         """The notify ``token`` is on its way."""
         self._engine.pending.resolve(token, b"")
 
-    def refused(self, token: int, error: ClstrError) -> None:
+    def refused(self, token: int, error: ClstrError, *, again_after: float | None = None) -> None:
         """``token`` certainly did not run."""
         error.maybe_executed = False
+        self._engine.pending.resolve(token, error if again_after is None else AskAgain(error, again_after))
+
+    def failed(self, token: int, error: ClstrError) -> None:
+        """``token`` ended with ``error``."""
         self._engine.pending.resolve(token, error)
 
     def lost(self, route: Route) -> None:
         """``route`` is gone."""
-        self._engine.pending.fail_route(
-            route, lambda: ConnectionLostError("the connection to the peer was lost while the request was in flight")
-        )
+        message = "the connection to the peer was lost while the request was in flight"
+        self._engine.pending.fail_route(route, ConnectionLostError, message)
 
     def up(self) -> None:
         """The link is usable again."""
@@ -151,9 +173,8 @@ class Receiver:
     def down(self, error: Exception, *, fatal: bool = False) -> None:
         """The link is gone, and every request in flight with it."""
         self._engine.state.down(error, fatal=fatal)
-        self._engine.pending.fail_all(
-            lambda: ConnectionLostError(f"the link was lost while the request was in flight: {error}")
-        )
+        message = f"the link was lost while the request was in flight: {error}"
+        self._engine.pending.fail_sent(ConnectionLostError, message)
 
     def garbage(self, why: str) -> None:
         """Something arrived that is not ours."""

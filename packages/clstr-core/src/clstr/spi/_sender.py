@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,16 @@ from clstr.errors import (
     NotOwnerError,
     PayloadTooLargeError,
     RequestTimeoutError,
+    TransportUnavailableError,
 )
-from clstr.spi._pending import Outcome, Pending
+from clstr.spi._pending import AskAgain, Outcome, Pending
 
 if TYPE_CHECKING:
     from clstr.spi._engine import Engine
 
-MAX_REROUTES = 3
+# Seconds before each further attempt at a message that reached somebody who does not own its shard: the link's map of
+# owners changes within a tick or within a round trip.
+PAUSES = (0.0, 0.01, 0.05)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -33,6 +37,7 @@ class _Call:
     One request or notify, over all its attempts.
 
     Attributes:
+        has_asked: Whether it was sent again because the link asked for that.
         expires: When a node may no longer run it: loop time, infinite without a TTL.
         deadline: When the caller stops waiting: loop time.
     """
@@ -44,6 +49,7 @@ class _Call:
     oneway: bool
     depth: int
     chain: list[str]
+    has_asked: bool = False
 
 
 class Sender:
@@ -89,23 +95,31 @@ class Sender:
         )
 
     async def _exchange(self, call: _Call) -> bytes:
-        reroutes = 0
+        """Attempt until there is an outcome: again only after what proves that the last attempt did not run."""
+        pauses = iter(PAUSES)
         while True:
-            if not self._engine.state.is_up and not await self._engine.state.wait_up(call.deadline):
-                raise RequestTimeoutError(call.envelope.shard, call.timeout, maybe_executed=False)
             outcome = await self._attempt(call)
             if isinstance(outcome, bytes):
                 return outcome
-            if reroutes == MAX_REROUTES or not _certainly_elsewhere(outcome):
-                raise outcome
-            reroutes += 1
+            error, pause = _read(outcome, call, pauses)
+            if pause is None or self._loop.time() + pause >= call.deadline:
+                try:
+                    raise error
+                finally:
+                    del error, outcome  # they know this frame: the cycle would keep the payload until it is collected
             self._engine.stats.rerouted += 1
+            await asyncio.sleep(pause)
 
     async def _attempt(self, call: _Call) -> Outcome:
-        envelope = call.envelope
+        envelope, state = call.envelope, self._engine.state
         pending = self._engine.pending.open(envelope.shard, len(envelope.data), call.deadline, call.timeout)
         try:
-            self._send(call, pending)
+            if not state.is_up and not await state.wait_up(call.deadline):
+                raise RequestTimeoutError(envelope.shard, call.timeout, maybe_executed=False)
+            try:
+                self._send(call, pending)
+            except TransportUnavailableError as error:  # the link knows it before it has told us
+                return AskAgain(error, 0.0)
             return await pending.outcome
         finally:
             self._engine.pending.close(pending)
@@ -115,7 +129,14 @@ class Sender:
         body = self._encode(call, link.reply_to(pending.token))
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
             raise PayloadTooLargeError(len(call.envelope.data), self._engine.max_payload_bytes)
-        pending.route = link.send(shard, pending.token, body, oneway=call.oneway)
+        pending.was_sent = True  # before the link has it: an answer may come from inside of `send`
+        try:
+            route = link.send(shard, pending.token, body, oneway=call.oneway)
+        except BaseException:
+            pending.was_sent = False
+            raise
+        if pending.route is None:
+            pending.route = route
 
     def _encode(self, call: _Call, reply_to: str) -> bytes:
         envelope = call.envelope
@@ -147,8 +168,14 @@ class Sender:
         return 0 if until == math.inf else max(1, int((until - now) * 1000))
 
 
-def _certainly_elsewhere(outcome: ClstrError) -> bool:
-    return isinstance(outcome, NotOwnerError) and not outcome.maybe_executed
+def _read(outcome: ClstrError | AskAgain, call: _Call, pauses: Iterator[float]) -> tuple[ClstrError, float | None]:
+    """Return the error, and the seconds after which the message may be sent again, or ``None`` if it may not be."""
+    if isinstance(outcome, AskAgain):
+        may_ask, call.has_asked = not call.has_asked, True
+        return outcome.error, outcome.delay if may_ask else None
+    if isinstance(outcome, NotOwnerError) and not outcome.maybe_executed:
+        return outcome, next(pauses, None)
+    return outcome, None
 
 
 def _extend(chain: tuple[str, ...], key: str | None) -> list[str]:

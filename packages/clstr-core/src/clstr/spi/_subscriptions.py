@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
 
 from clstr.abc import Handler, Subscription
 from clstr.errors import TransportClosedError
+from clstr.spi._bounded import bounded
 from clstr.spi._link import Link
 from clstr.spi._stats import Stats
 
 if TYPE_CHECKING:
     from clstr.spi._engine import Engine
+
+UNDO_TIMEOUT = 1.0
 
 
 class EngineSubscription(Subscription):
@@ -22,6 +26,7 @@ class EngineSubscription(Subscription):
         self._engine = engine
         self._shards: set[int] = set()
         self.handler = handler
+        self.is_closed = False
 
     @property
     def shards(self) -> frozenset[int]:
@@ -37,7 +42,12 @@ class EngineSubscription(Subscription):
         self._shards.difference_update(shards)
 
     async def add(self, shards: Iterable[int]) -> None:
-        """Hold ``shards`` too: T4 is true of them on return."""
+        """
+        Hold ``shards`` too: T4 is true of them on return.
+
+        Raises:
+            TransportClosedError: The subscription, or its transport, is closed.
+        """
         await self._engine.hold(self, check_shards(shards))
 
     async def remove(self, shards: Iterable[int]) -> None:
@@ -46,15 +56,19 @@ class EngineSubscription(Subscription):
 
     async def aclose(self) -> None:
         """Let go of every shard (T5). May be called twice."""
+        self.is_closed = True
         await self._engine.release(self, None)
 
 
 class Holders:
     """The subscriptions by shard. The link sees the first that holds a shard, and the last that lets go."""
 
-    def __init__(self, link: Link, stats: Stats) -> None:
+    def __init__(self, link: Link, stats: Stats, logger: logging.Logger) -> None:
         self._link = link
         self._stats = stats
+        self._logger = logger
+        self._calls: set[asyncio.Future[None]] = set()
+        self._removals: set[asyncio.Future[None]] = set()
         self._by_shard: dict[int, list[EngineSubscription]] = {}
         self._is_closed = False
         self._lock = asyncio.Lock()  # hold and drop of one shard must reach the link one after the other
@@ -77,38 +91,95 @@ class Holders:
     async def add(self, subscription: EngineSubscription, shards: frozenset[int]) -> None:
         """Let ``subscription`` hold ``shards``; on failure it holds none of them that it did not hold before."""
         async with self._lock:
-            if self._is_closed:
-                raise TransportClosedError
             added = shards - subscription.shards
             new = sorted(added - self._by_shard.keys())
+            self._check_open(subscription)
             # The gate opens first: messages may arrive before the link's confirmation does.
             self._enter(subscription, added)
             try:
                 if new:
-                    await self._link.hold(new)
+                    await self._interruptible(self._link.hold(new))
+                self._check_open(subscription)
+                if not added <= subscription.shards:
+                    raise TransportClosedError("the shards were let go of while they were being acquired")
             except BaseException:
                 self._leave(subscription, added)
                 if new:
-                    await self._link.drop(new)
+                    await bounded(self._link.drop(new), UNDO_TIMEOUT, "undoing a subscription", self._logger)
                 raise
 
-    async def remove(self, subscription: EngineSubscription, shards: frozenset[int]) -> None:
-        """Let ``subscription`` go of ``shards``; on return its gate is shut, whatever the link did."""
-        async with self._lock:
-            removed = shards & subscription.shards
-            last = sorted(shard for shard in removed if len(self._by_shard[shard]) == 1)
-            try:
-                if last and not self._is_closed:
-                    await self._link.drop(last)
-            finally:
-                self._leave(subscription, removed)
+    async def remove(
+        self, subscription: EngineSubscription, shards: frozenset[int] | None, *, deadline: float
+    ) -> None:
+        """
+        Let ``subscription`` go of ``shards``, or all.
+
+        On return its gate is shut, whatever the link did: at ``deadline``, in loop time, it is not waited for any more.
+        If the caller is cancelled this goes on by itself: the link must not hold what nobody holds.
+        """
+        removal = asyncio.ensure_future(self._remove(subscription, shards, deadline))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+        await asyncio.shield(removal)
+
+    def close(self) -> None:
+        """Let nobody hold anything any more; who waits for the link to hold something gets `TransportClosedError`."""
+        self._is_closed = True
+        for call in self._calls:
+            call.cancel()
 
     async def drop_all(self) -> None:
-        """Stop receiving for good. The gates stay open: what still arrives is refused as draining."""
+        """Stop receiving, after `close`. The gates stay open: what still arrives is refused as draining."""
         async with self._lock:
-            self._is_closed = True
             if self._by_shard:
                 await self._link.drop(sorted(self._by_shard))
+
+    def _check_open(self, subscription: EngineSubscription) -> None:
+        if self._is_closed:
+            raise TransportClosedError
+        if subscription.is_closed:
+            raise TransportClosedError("the subscription is closed: subscribe again")
+
+    async def _interruptible(self, call: Coroutine[Any, Any, None]) -> None:
+        """Await a call to the link that `close` may end."""
+        task = asyncio.ensure_future(call)
+        self._calls.add(task)
+        try:
+            await task
+        except asyncio.CancelledError:
+            if self._is_closed and not _is_cancelled():
+                raise TransportClosedError from None
+            task.cancel()
+            raise
+        finally:
+            self._calls.discard(task)
+
+    async def _remove(
+        self, subscription: EngineSubscription, shards: frozenset[int] | None, deadline: float
+    ) -> None:
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._lock.acquire()
+            try:
+                await self._drop(self._last_of(subscription, shards), deadline)
+            finally:
+                self._lock.release()
+        except TimeoutError:
+            self._logger.warning("the link was too busy to let go of shards: their messages will be refused")
+        finally:
+            self._leave(subscription, self._removed(subscription, shards))
+
+    def _removed(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> frozenset[int]:
+        return subscription.shards if shards is None else shards & subscription.shards
+
+    def _last_of(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> list[int]:
+        """Return the shards that nobody holds when ``subscription`` has left."""
+        return sorted(shard for shard in self._removed(subscription, shards) if len(self._by_shard[shard]) == 1)
+
+    async def _drop(self, shards: list[int], deadline: float) -> None:
+        if shards and not self._is_closed:
+            seconds = deadline - asyncio.get_running_loop().time()
+            await bounded(self._link.drop(shards), seconds, "letting go of shards", self._logger)
 
     def _enter(self, subscription: EngineSubscription, shards: frozenset[int]) -> None:
         subscription.open_gate(shards)
@@ -116,12 +187,19 @@ class Holders:
             self._by_shard.setdefault(shard, []).append(subscription)
 
     def _leave(self, subscription: EngineSubscription, shards: frozenset[int]) -> None:
-        subscription.shut_gate(shards)
-        for shard in shards:
+        left = shards & subscription.shards
+        subscription.shut_gate(left)
+        for shard in left:
             holders = self._by_shard[shard]
             holders.remove(subscription)
             if not holders:
                 del self._by_shard[shard]
+
+
+def _is_cancelled() -> bool:
+    """Tell whether the current task itself was cancelled, and not only what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def check_shards(shards: Iterable[int]) -> frozenset[int]:

@@ -1,0 +1,47 @@
+"""Pytest fixtures for those who test what they build on clstr. They work in both modes of pytest-asyncio."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+import pytest_asyncio
+
+import clstr
+from clstr_testing._cluster import Cluster, HandlerOf, cluster
+
+
+class StartCluster(Protocol):
+    """What the fixture `clstr_cluster` is: `cluster`, awaited instead of entered."""
+
+    async def __call__(
+        self,
+        handler: clstr.Handler | None = None,
+        *,
+        handler_of: HandlerOf | None = None,
+        nodes: int = 3,
+        num_shards: int = 256,
+        seed: str = "seed",
+        url: str | None = None,
+        **options: Any,
+    ) -> Cluster:
+        """Start a cluster that runs until the end of the test; see `clstr_testing.cluster`."""
+
+
+@pytest_asyncio.fixture
+async def clstr_cluster() -> AsyncIterator[StartCluster]:
+    """Start clusters that are closed at the end of the test: ``c = await clstr_cluster(handler)``."""
+    async with AsyncExitStack() as stack:
+
+        async def start(*arguments: Any, **options: Any) -> Cluster:
+            return await stack.enter_async_context(cluster(*arguments, **options))
+
+        yield start
+
+
+@pytest_asyncio.fixture
+async def clstr_transport() -> AsyncIterator[clstr.Transport]:
+    """A memory transport, private to the test, and closed at the end of it: ``CreateInMemoryTransport``."""
+    async with clstr.connect("memory://", drain_timeout=1.0) as transport:
+        yield transport

@@ -1,0 +1,1 @@
+"""The suite proves itself: a healthy transport passes, and each of many broken ones fails what it breaks."""
