@@ -19,11 +19,16 @@ class Current(ABC):
     Attributes:
         envelope: The message.
         depth: How many handlers deep its sender was; 0 for a message from outside.
-        chain: The keys on the call chain that led here, oldest first, its own included.
+        chain: The keys on the call chain that led here, oldest first; its own is not among them.
         ended: Whether its handler has ended; tasks that it left behind no longer act for it.
     """
 
     __slots__ = ("chain", "depth", "ended", "envelope")
+
+    envelope: Envelope
+    depth: int
+    chain: tuple[str, ...]
+    ended: bool
 
     def __init__(self, envelope: Envelope, depth: int, chain: tuple[str, ...]) -> None:
         self.envelope = envelope

@@ -88,7 +88,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._is_started = False
         self._is_closed = False
-        self.ready = asyncio.Event()
+        self.ready: asyncio.Event = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"Node({self._node_id!r}, {len(self._owned)} shards)"

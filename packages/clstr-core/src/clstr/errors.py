@@ -166,7 +166,8 @@ class OverloadedError(ClstrError, RuntimeError):
 
     def __init__(self, limit: str, bound: int) -> None:
         super().__init__(f"overloaded: {limit}={bound} is reached; slow down, or raise the limit")
-        self.limit, self.bound = limit, bound
+        self.limit = limit
+        self.bound = bound
 
 
 class EnvelopeExpiredError(ClstrError, TimeoutError):
@@ -183,7 +184,8 @@ class EnvelopeExpiredError(ClstrError, TimeoutError):
 
     def __init__(self, shard: int, ttl: float) -> None:
         super().__init__(f"the message for shard {shard} did not start within its TTL of {ttl:g} s")
-        self.shard, self.ttl = shard, ttl
+        self.shard = shard
+        self.ttl = ttl
 
 
 class HandlerTimeoutError(ClstrError, TimeoutError):
@@ -201,7 +203,8 @@ class HandlerTimeoutError(ClstrError, TimeoutError):
 
     def __init__(self, shard: int, timeout: float) -> None:
         super().__init__(f"the handler of shard {shard} did not finish within {timeout:g} s")
-        self.shard, self.timeout = shard, timeout
+        self.shard = shard
+        self.timeout = timeout
 
 
 class RequestTimeoutError(ClstrError, TimeoutError):
@@ -217,7 +220,8 @@ class RequestTimeoutError(ClstrError, TimeoutError):
 
     def __init__(self, shard: int, timeout: float, *, maybe_executed: bool = True) -> None:
         super().__init__(f"no reply from shard {shard} within {timeout:g} s", maybe_executed=maybe_executed)
-        self.shard, self.timeout = shard, timeout
+        self.shard = shard
+        self.timeout = timeout
 
 
 class HandlerError(ClstrError, RuntimeError):
@@ -235,7 +239,8 @@ class HandlerError(ClstrError, RuntimeError):
 
     def __init__(self, error_type: str, error_message: str) -> None:
         super().__init__(": ".join(part for part in (error_type, error_message) if part))
-        self.error_type, self.error_message = error_type, error_message
+        self.error_type = error_type
+        self.error_message = error_message
 
 
 class CallCycleError(ClstrError, RuntimeError):
@@ -268,7 +273,8 @@ class InvalidEnvelopeError(ClstrError, ValueError):
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"invalid envelope: {field} {reason}")
-        self.field, self.reason = field, reason
+        self.field = field
+        self.reason = reason
 
 
 class ReservedHeaderError(ClstrError, ValueError):
@@ -319,7 +325,8 @@ class UnknownMessageError(ClstrError, LookupError):
 
     def __init__(self, message_type: str, known: str) -> None:
         super().__init__(f"no handler for message type {message_type!r}; known: {known or 'none'}")
-        self.message_type, self.known = message_type, known
+        self.message_type = message_type
+        self.known = known
 
 
 class PayloadTooLargeError(ClstrError, ValueError):
@@ -340,7 +347,8 @@ class PayloadTooLargeError(ClstrError, ValueError):
             f"the {what} has {size} bytes, the limit is {max_bytes}: send less, or raise max_payload_bytes",
             maybe_executed=is_reply,
         )
-        self.size, self.max_bytes = size, max_bytes
+        self.size = size
+        self.max_bytes = max_bytes
 
 
 class InvalidReplyError(ClstrError, ValueError):
@@ -378,7 +386,8 @@ class PluginConflictError(PluginError):
     def __init__(self, scheme: str, distributions: tuple[str, ...]) -> None:
         names = " and ".join(distributions)
         super().__init__(f"{names} provide the same scheme {scheme!r}: uninstall all but one")
-        self.scheme, self.distributions = scheme, distributions
+        self.scheme = scheme
+        self.distributions = distributions
 
 
 class PluginImportError(PluginError, ImportError):

@@ -29,8 +29,8 @@ from clstr.abc import Transport
 API_VERSION: int = 1
 """The version of the plugin API that this clstr has. It grows when plugins that were written for the last one break."""
 
-hookspec = pluggy.HookspecMarker("clstr")
-hookimpl = pluggy.HookimplMarker("clstr")
+hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker("clstr")
+hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker("clstr")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

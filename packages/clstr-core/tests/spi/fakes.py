@@ -112,8 +112,17 @@ def read_answer(body: bytes) -> Answer:
 class Hub:
     """Joins links in one loop; each message goes to one holder of its shard, in turn."""
 
-    def __init__(self) -> None:
+    def __init__(self, latency: float = 0.0) -> None:
         self.holders: dict[int, list[HubLink]] = {}
+        self._latency = latency
+
+    def carry(self, deliver: Callable[..., None], *args: object) -> None:
+        """Call ``deliver`` on the other side."""
+        loop = asyncio.get_running_loop()
+        if self._latency:
+            loop.call_later(self._latency, deliver, *args)
+        else:
+            loop.call_soon(deliver, *args)
 
 
 class HubLink(FakeLink):
@@ -138,7 +147,7 @@ class HubLink(FakeLink):
         if not holders:
             raise NoShardSubscriberError(shard)
         holders.append(peer := holders.pop(0))
-        asyncio.get_running_loop().call_soon(peer.sink.request, shard, body, (self, token))
+        self._hub.carry(peer.sink.request, shard, body, (self, token))
         if oneway:
             self.sink.accepted(token)
         return peer
@@ -146,7 +155,7 @@ class HubLink(FakeLink):
     def reply(self, to: object, body: bytes) -> bool:
         if isinstance(to, tuple):
             peer, token = to
-            asyncio.get_running_loop().call_soon(peer.sink.answer, token, body)
+            self._hub.carry(peer.sink.answer, token, body)
             return True
         return super().reply(to, body)
 

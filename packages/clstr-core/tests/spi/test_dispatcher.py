@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
+import threading
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,11 +17,13 @@ from clstr.errors import (
     ClstrError,
     DrainingError,
     EnvelopeExpiredError,
+    HandlerError,
     HandlerTimeoutError,
     OverloadedError,
     RequestTimeoutError,
 )
 from clstr.spi._delivery import Delivery
+from clstr.spi._dispatcher import OUTER_SUSPENDED
 from clstr.spi._engine import Engine
 from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, Stubborn, Worker, echo, leftovers, linked, message, ticks
 from spi.virtual_time import VirtualLoop
@@ -321,6 +325,35 @@ async def test_a_handler_lends_its_slot_whichever_transport_it_asks(open_engine:
     await ticks()
 
 
+async def test_a_slot_is_not_lent_from_another_thread(engine: Engine, link: FakeLink) -> None:
+    """A handler that runs another loop in a thread takes its context along; its slot stays."""
+    seen: list[tuple[int, int, int]] = []
+
+    async def ask_there() -> None:
+        there_link = FakeLink()
+        there = await Engine(there_link).open()
+        request = asyncio.ensure_future(there.request(message()))
+        await ticks(3)
+        seen.append(counts(engine))
+        assert there_link.sent[0].frame.depth == 1
+        there_link.answer(there_link.sent[0])
+        await request
+        await there.aclose()
+        seen.append(counts(engine))
+
+    async def handler(_: Envelope) -> bytes:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(asyncio.run, ask_there()))
+        thread.start()
+        thread.join()
+        return b"done"
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await ticks()
+    assert link.answer_to("a") == b"done"
+    assert seen == [(1, 0, 0)] * 2
+
+
 async def test_a_notify_inside_a_handler_neither_lends_nor_nests(engine: Engine, link: FakeLink) -> None:
     seen = []
 
@@ -387,24 +420,24 @@ async def test_what_arrives_while_a_slot_becomes_free_does_not_overtake(
     await ticks()
 
 
-async def test_only_as_many_are_suspended_as_may_wait_except_for_nested_messages(
+async def test_only_some_from_outside_are_suspended_and_nested_messages_may_be_more(
     open_engine: OpenEngine, link: FakeLink
 ) -> None:
-    engine = await open_engine(max_concurrent=2, max_queue=3)
+    engine = await open_engine(max_concurrent=1, max_queue=3)
     asker = Asker(engine)
     await engine.subscribe([1], asker)
-    for type_ in "abcd":
+    for type_ in "abcde":
         link.deliver(type_)
         await ticks(5)
-    assert asker.started == ["a", "b", "c"]
-    assert counts(engine) == (0, 3, 1)
+    assert asker.started == ["a", "b", "c", "d"]
+    assert counts(engine) == (0, OUTER_SUSPENDED, 1)
     link.deliver("nested", depth=1)
     await ticks()
-    assert asker.started == ["a", "b", "c", "nested"]
+    assert asker.started == ["a", "b", "c", "d", "nested"]
     link.answer(link.sent[0])
-    link.answer(link.sent[3])
+    link.answer(link.sent[4])
     await ticks()
-    assert asker.started[4:] == ["d"]
+    assert asker.started[5:] == ["e"]
     for sent in link.sent:
         link.answer(sent)
     await ticks()
@@ -421,49 +454,51 @@ async def test_a_message_that_waits_for_the_suspended_starts_when_one_takes_its_
         return await worker(envelope)
 
     await engine.subscribe([1], handler)
-    for type_ in "abc":
+    for type_ in "abcdefghi":
         link.deliver(type_)
         await ticks(5)
-    assert counts(engine) == (0, 2, 1)
+    assert counts(engine) == (0, 8, 1)
     link.answer(link.sent[0])
     await ticks()
     assert worker.started == ["a"]
-    assert counts(engine) == (1, 2, 0)
+    assert counts(engine) == (1, 8, 0)
     for sent in link.sent[1:]:
         link.answer(sent)
-    await worker.finish("a", "b", "c")
+    await worker.finish(*"abcdefghi")
 
 
-@pytest.mark.parametrize("seed", range(3))
-async def test_nested_requests_with_fan_out_all_answer_on_two_slots(open_engine: OpenEngine, seed: int) -> None:
+@pytest.mark.parametrize("latency", [0, 0.001])
+async def test_nested_requests_with_fan_out_all_answer(
+    open_engine: OpenEngine, clock: VirtualLoop, latency: float
+) -> None:
     """A plain bound deadlocks here, and lending with one queue answers none (T6)."""
-    depth, callers = 3, 200
-    hub = Hub()
-    server = await open_engine(HubLink(hub), max_concurrent=2)
+    slots, depth, callers = 2, 3, 200
+    hub = Hub(latency)
+    server = await open_engine(HubLink(hub), max_concurrent=slots)
     client = await open_engine(HubLink(hub))
-    chance = random.Random(seed)
-    leaves, peak = 0, 0
-    starts: list[int] = []
+    leaves = peak = total = 0
 
     async def handler(envelope: Envelope) -> bytes:
-        nonlocal leaves, peak
-        starts.append(server.dispatcher.active)
+        nonlocal leaves, peak, total
+        total += 1
         level = int(envelope.data)
         if level == depth:
             leaves += 1
             peak = max(peak, leaves)
-            await ticks(chance.randrange(4))
+            await ticks(3)
             leaves -= 1
             return b"1"
-        onward = [message(chance.randrange(4), str(level + 1).encode()) for _ in range(2)]
+        onward = [message(shard, str(level + 1).encode()) for shard in (0, 1)]
         replies = await asyncio.gather(*(server.request(each, timeout=60) for each in onward))
         return str(sum(map(int, replies))).encode()
 
-    await server.subscribe(range(4), handler)
-    callers_ = (client.request(message(chance.randrange(4), b"0"), timeout=60) for _ in range(callers))
-    assert set(await asyncio.gather(*callers_)) == {str(2**depth).encode()}
-    assert len(starts) == callers * (2 ** (depth + 1) - 1)
-    assert peak == 2
+    await server.subscribe(range(2), handler)
+    requests = [asyncio.ensure_future(client.request(message(0, b"0"), timeout=60)) for _ in range(callers)]
+    await asyncio.gather(*requests, return_exceptions=True)
+    for request in requests:
+        assert await request == str(2**depth).encode()
+    assert total == callers * (2 ** (depth + 1) - 1)
+    assert peak <= slots
     await ticks()
     assert leftovers(server) == {}
 
@@ -637,6 +672,19 @@ async def test_a_deadline_after_the_result_changes_nothing(serve: Serve, worker:
     assert engine.stats.handler_timeouts == 0
 
 
+async def test_a_deadline_before_the_task_is_known_is_answered(serve: Serve, worker: Worker) -> None:
+    """With eager tasks a handler takes its first step before it has a task."""
+    engine, link = await serve()
+    link.deliver("a")
+    await ticks()
+    (delivery,) = engine.dispatcher.running()
+    delivery.task = None
+    delivery.expire()
+    assert isinstance(link.answer_to("a"), HandlerTimeoutError)
+    await worker.finish("a")
+    assert leftovers(engine) == {}
+
+
 async def test_a_notify_that_times_out_is_counted_and_not_answered(
     serve: Serve, worker: Worker, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -731,3 +779,21 @@ async def test_refused_waiting_messages_do_not_keep_those_who_settle(
     assert isinstance(link.answer_to("waits"), DrainingError)
     stubborn.let_go.set()
     await closing
+
+
+async def test_a_task_factory_that_fails_costs_a_message_but_no_slot(engine: Engine, link: FakeLink) -> None:
+    def refuse_to_make(_loop: object, _coro: object, **_options: object) -> asyncio.Task[Any]:  # Any: as in asyncio
+        raise RuntimeError("no tasks today")
+
+    await engine.subscribe([1], echo)
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(refuse_to_make)
+    link.deliver("unlucky")
+    loop.set_task_factory(None)
+    link.deliver("lucky", b"x")
+    await ticks()
+    error = link.answer_to("unlucky")
+    assert isinstance(error, HandlerError)
+    assert (error.error_type, error.error_message) == ("RuntimeError", "no tasks today")
+    assert link.answer_to("lucky") == b"x"
+    assert engine.dispatcher.active == 0

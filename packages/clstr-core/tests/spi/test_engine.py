@@ -101,6 +101,22 @@ async def test_a_link_that_cannot_be_opened_is_closed(link: FakeLink, clock: Vir
     assert clock.time() <= START + MOST
 
 
+async def test_a_link_that_goes_down_while_it_opens_is_down(open_engine: OpenEngine, link: FakeLink) -> None:
+    async def go_down() -> None:
+        link.sink.down(OSError("reset"))
+
+    link.script["open"] = go_down
+    engine = await open_engine()
+    assert not engine.state.is_up
+    request = asyncio.ensure_future(engine.request(message()))
+    await ticks()
+    assert link.sent == []
+    link.sink.up()
+    await ticks()
+    link.answer(link.sent[0], b"reply")
+    assert await request == b"reply"
+
+
 async def test_opening_can_be_cancelled(link: FakeLink) -> None:
     link.script["open"] = hang
     opening = asyncio.ensure_future(Engine(link).open())
@@ -629,6 +645,7 @@ async def test_several_handlers_may_close_their_transport_at_once(engine: Engine
     go_on = asyncio.Event()
 
     async def handler(envelope: Envelope) -> bytes:
+        await ticks(5 if envelope.type == "early" else 1)
         if envelope.type == "late":
             await go_on.wait()
         reports.append(await engine.aclose())
@@ -718,6 +735,7 @@ async def test_a_handler_that_closes_lends_its_slot_to_what_it_waits_for(
 
     async def handler(envelope: Envelope) -> bytes:
         if envelope.type == "closes":
+            await asyncio.sleep(0)
             assert await engine.aclose() == CloseReport()
         return envelope.type.encode()
 

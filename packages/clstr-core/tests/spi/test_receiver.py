@@ -87,8 +87,8 @@ async def test_the_answer_is_in_the_codec_of_the_request(
 
     monkeypatch.setattr(link, "reply", reply)
     await engine.subscribe([1], echo)
-    link.deliver("t", codec=codec)
     link.deliver("t", codec=codec, shard=2)
+    link.deliver("t", codec=codec)
     await ticks()
     assert isinstance(read_answer(bodies[0]), NotOwnerError)
     assert read_answer(bodies[1]) == b""
@@ -118,8 +118,8 @@ async def test_the_link_chooses_where_the_answer_goes(open_engine: OpenEngine) -
     link = Addressed()
     engine = await open_engine(link)
     await engine.subscribe([1], echo)
-    link.deliver("t", reply_to="inbox.7")
     link.deliver("t", reply_to="inbox.8", shard=2)
+    link.deliver("t", reply_to="inbox.7")
     link.deliver("t", reply_to="elsewhere")
     await ticks()
     assert [to for to, _ in link.replies] == ["inbox.8", "inbox.7"]
@@ -217,7 +217,7 @@ async def test_a_refused_notify_is_counted_and_logged_without_its_content(
     link.deliver("Save" * 1000, b"secret", oneway=True)
     assert link.replies == []
     assert (engine.stats.refused, engine.stats.notify_failures) == (3, 3)
-    assert "notify refused (shard 2, type 'Save'): the receiver does not own shard 2" in caplog.text
+    assert "now shard 2, type 'Save': the receiver does not own shard 2" in caplog.text
     assert "secret" not in caplog.text
     assert max(map(len, caplog.messages)) < 1000
     assert {record.levelno for record in caplog.records} == {logging.WARNING}

@@ -186,9 +186,10 @@ async def test_a_request_of_a_handler_carries_its_depth_and_chain(engine: Engine
         return b""
 
     await engine.subscribe([1], handler)
-    link.deliver("t", depth=4, chain=["k1", "k2"])
+    link.deliver("t", depth=4, chain=["k1"], headers={"x-clstr-key": "k2"})
+    link.deliver("t", depth=0)  # sent by shard: it has no key to add
     await ticks()
-    assert [(sent.frame.depth, sent.frame.chain) for sent in link.sent] == [(5, ["k1", "k2", "k3"]), (5, ["k1", "k2"])]
+    assert [(sent.frame.depth, sent.frame.chain) for sent in link.sent] == [(5, ["k1", "k2"])] * 2 + [(1, [])] * 2
     for sent in link.sent:
         link.answer(sent)
     await ticks()
@@ -196,15 +197,13 @@ async def test_a_request_of_a_handler_carries_its_depth_and_chain(engine: Engine
 
 async def test_a_long_chain_forgets_its_oldest_keys(engine: Engine, link: FakeLink) -> None:
     async def handler(envelope: Envelope) -> bytes:
-        key = envelope.data.decode()
-        return await engine.request(message(shard=2, headers={"x-clstr-key": key}))
+        return await engine.request(message(shard=2))
 
     await engine.subscribe([1], handler)
     many = [f"k{index}" for index in range(MAX_CHAIN_KEYS)]
     long, longer, too_long = "x" * (MAX_CHAIN_BYTES * 3 // 8), "ä" * (MAX_CHAIN_BYTES // 4), "x" * (MAX_CHAIN_BYTES + 1)
-    link.deliver("many", b"next", chain=many)
-    link.deliver("long", longer.encode(), chain=[long, long])
-    link.deliver("too long", too_long.encode(), chain=["k1"])
+    for key, chain in (("next", many), (longer, [long, long]), (too_long, ["k1"])):
+        link.deliver("t", chain=chain, depth=1, headers={"x-clstr-key": key})
     await ticks()
     chains = [sent.frame.chain for sent in link.sent]
     assert chains == [[*many[1:], "next"], [long, longer], []]
@@ -662,6 +661,32 @@ async def test_the_link_may_ask_for_one_more_attempt(
     assert clock.time() == pytest.approx(START + 0.06)
 
 
+async def test_a_loop_that_sleeps_past_the_deadline_does_not_send_again(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    request = await begin(engine, timeout=1)
+    link.sink.refused(link.sent[0].token, NoShardSubscriberError(1), again_after=0.05)
+    await ticks()
+    clock.jump(2)
+    with pytest.raises(RequestTimeoutError) as caught:
+        await request
+    assert not caught.value.maybe_executed
+    assert len(link.sent) == 1
+
+
+async def test_the_route_that_the_link_told_first_counts(open_engine: OpenEngine) -> None:
+    class Routing(FakeLink):
+        def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> object:
+            self.sink.routed(token, "a")
+            return super().send(shard, token, body, oneway=oneway)
+
+    link = Routing()
+    request = await begin(await open_engine(link))
+    link.sink.lost("a")
+    with pytest.raises(ConnectionLostError):
+        await request
+
+
 async def test_what_the_second_attempt_finds_is_the_outcome(engine: Engine, link: FakeLink) -> None:
     request = await begin(engine)
     link.sink.refused(link.sent[0].token, NoShardSubscriberError(1), again_after=0)
@@ -708,6 +733,21 @@ async def test_a_new_request_waits_for_the_link(engine: Engine, link: FakeLink, 
     link.sink.accepted(link.sent[1].token)
     assert await request == b"reply"
     await notify
+
+
+async def test_a_link_that_knows_it_is_down_before_it_says_so_is_tried_again(engine: Engine, link: FakeLink) -> None:
+    link.send_error = TransportUnavailableError("half closed")
+    request = asyncio.ensure_future(engine.request(message()))
+    while not link.sent:  # noqa: ASYNC110 -- this very tick matters
+        await asyncio.sleep(0)
+    link.sink.down(OSError("reset"))
+    await ticks()
+    link.send_error = None
+    link.sink.up()
+    await ticks()
+    link.answer(link.sent[1], b"reply")
+    assert await request == b"reply"
+    assert len(link.sent) == 2
 
 
 async def test_what_waits_for_the_link_counts_for_the_bounds_and_is_not_lost_again(

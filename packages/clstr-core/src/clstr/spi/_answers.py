@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from clstr._context import is_refusal_of
 from clstr._error_wire import clip, encode_error
+from clstr._limits import MAX_TYPE_CHARACTERS
 from clstr._wire import Codec
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, PayloadTooLargeError
 from clstr.spi._delivery import Delivery
 from clstr.spi._link import Link
+from clstr.spi._notify_log import NotifyLog
 from clstr.spi._stats import Stats
 
 
 class Answers:
     """Encodes answers and hands them to the link."""
 
-    def __init__(self, link: Link, stats: Stats, logger: logging.Logger) -> None:
+    def __init__(self, link: Link, stats: Stats, logger: logging.Logger, clock: Callable[[], float]) -> None:
         self._link = link
         self._stats = stats
         self._logger = logger
-        self.max_payload_bytes = 0
+        self._notify_log = NotifyLog(logger, clock)
+        self.max_payload_bytes: int = 0
 
     def refuse(self, delivery: Delivery, error: ClstrError) -> None:
         """Answer that the message never ran."""
@@ -63,13 +67,19 @@ class Answers:
         if to is not None:
             self._send(to, encode_error(codec, error))
 
+    def refuse_unread_notify(self, shard: int, message_type: str, error: ClstrError) -> None:
+        """Note that a notify was refused before it became a delivery."""
+        self._stats.refused += 1
+        self._stats.notify_failures += 1
+        self._notify_log.failed(f"shard {shard}, type {clip(message_type, MAX_TYPE_CHARACTERS)!r}", str(error))
+
     def _fail(self, delivery: Delivery, error: ClstrError) -> None:
         if delivery.answered:
             return
         delivery.answered = True
         if delivery.oneway:
             self._stats.notify_failures += 1
-            self._logger.warning("notify failed (%s): %s: %s", delivery, type(error).__name__, _message(error))
+            self._notify_log.failed(delivery, f"{type(error).__name__}: {_message(error)}")
         elif delivery.to is not None:
             self._send(delivery.to, _encode(delivery.codec, error))
 

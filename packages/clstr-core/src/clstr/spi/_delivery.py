@@ -48,6 +48,20 @@ class Delivery(Current):
         "to",
     )
 
+    dispatcher: Dispatcher
+    subscription: EngineSubscription
+    codec: Codec
+    to: object
+    oneway: bool
+    size: int
+    deadline: float
+    timeout: float
+    tick: int
+    task: asyncio.Task[None] | None
+    lent: int
+    closing: int
+    answered: bool
+
     def __init__(
         self,
         envelope: Envelope,
@@ -72,7 +86,7 @@ class Delivery(Current):
         self.deadline = deadline
         self.timeout = 0.0
         self.tick = 0
-        self.task: asyncio.Task[None] | None = None
+        self.task = None
         self.lent = 0
         self.closing = 0
         self.answered = False

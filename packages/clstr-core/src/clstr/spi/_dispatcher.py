@@ -21,6 +21,10 @@ from clstr.spi._answers import Answers
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 
+# Messages from outside start while at most so many per slot are suspended. More would only fill the queue of nested
+# messages, each with all that it asks for at once.
+OUTER_SUSPENDED = 4
+
 Selector = Callable[[Delivery], bool]
 _Queue = OrderedDict[Delivery, None]  # a FIFO from whose middle an expired message can be taken
 
@@ -42,7 +46,8 @@ class Dispatcher:
         self._running: set[Delivery] = set()
         self._active = 0
         self._suspended = 0
-        self._max_suspended = max(limits.max_queue, limits.max_concurrent)
+        self._max_outer_suspended = OUTER_SUSPENDED * limits.max_concurrent
+        self._max_suspended = 2 * max(limits.max_queue, self._max_outer_suspended)
         self._wake_scheduled = False
         self._settlers: set[asyncio.Future[None]] = set()
 
@@ -74,7 +79,7 @@ class Dispatcher:
         limits = self._limits
         if not queue and self._has_slot(delivery):
             self._start(delivery)
-        elif len(queue) >= limits.max_queue or self._suspended >= 2 * self._max_suspended:
+        elif len(queue) >= limits.max_queue or self._suspended >= self._max_suspended:
             self._answers.refuse(delivery, OverloadedError("max_queue", limits.max_queue))
         elif self._held_bytes + delivery.size > limits.max_queue_bytes:
             self._answers.refuse(delivery, OverloadedError("max_queue_bytes", limits.max_queue_bytes))
@@ -87,11 +92,11 @@ class Dispatcher:
     def _has_slot(self, delivery: Delivery) -> bool:
         if self._active >= self._limits.max_concurrent:
             return False
-        # Only so many may be suspended: nothing else bounds their number. Nested ones may be twice as many, since those
-        # from outside wait for them; beyond that they are refused, for if they waited everybody might wait.
+        # Nested messages may go further than those from outside, which wait for them. Where they may not either, they
+        # are refused: if they waited, everybody might wait for them.
         if delivery.depth:
-            return self._suspended < 2 * self._max_suspended
-        return not self._nested and self._suspended < self._max_suspended
+            return self._suspended < self._max_suspended
+        return not self._nested and self._suspended < self._max_outer_suspended
 
     def _enqueue(self, queue: _Queue, delivery: Delivery) -> None:
         queue[delivery] = None
@@ -111,9 +116,16 @@ class Dispatcher:
         delivery.tick = self._deadlines.add(delivery.deadline, delivery)
         self._active += 1
         self._running.add(delivery)
-        task = self._loop.create_task(self._run(delivery), context=self._context.copy())
-        delivery.task = task
-        task.add_done_callback(delivery.ended_by)
+        running = self._run(delivery)
+        try:
+            task = self._loop.create_task(running, context=self._context.copy())
+        except Exception as error:  # noqa: BLE001 -- a task factory is user code; whatever it raises, the slot comes back
+            running.close()
+            self._answers.handler_raised(delivery, error)
+            self._loop.call_soon(self.end, delivery)
+        else:
+            delivery.task = task
+            task.add_done_callback(delivery.ended_by)
 
     async def _run(self, delivery: Delivery) -> None:
         set_current(delivery)
@@ -172,8 +184,7 @@ class Dispatcher:
             self._active += 1
             self._suspended -= 1
             self._held_bytes -= delivery.size
-            if self._suspended == self._max_suspended - 1:  # messages from outside may start again
-                self._wake()
+            self._wake()  # where too many were suspended, one more may start now
 
     def _wake(self) -> None:
         """Start what waits, but not here: with eager tasks the next handler would run inside the call of this one."""

@@ -72,15 +72,15 @@ class Engine(Transport):
         self._closing: asyncio.Task[CloseReport] | None = None
         self._closers: set[Delivery] = set()
         self._is_closed = False
-        self.link = link
-        self.limits = limits or Limits()
-        self.stats = Stats()
-        self.state = LinkState(self._loop, self.limits.reconnect_wait, self._logger)
-        self.deadlines = Deadlines(self._loop)
-        self.pending = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
-        self.holders = Holders(link, self.stats, self._logger)
-        self.answers = Answers(link, self.stats, self._logger)
-        self.dispatcher = Dispatcher(self._loop, self.limits, self.deadlines, self.answers)
+        self.link: Link = link
+        self.limits: Limits = limits or Limits()
+        self.stats: Stats = Stats()
+        self.state: LinkState = LinkState(self._loop, self.limits.reconnect_wait, self._logger)
+        self.deadlines: Deadlines = Deadlines(self._loop)
+        self.pending: PendingReplies = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
+        self.holders: Holders = Holders(link, self.stats, self._logger)
+        self.answers: Answers = Answers(link, self.stats, self._logger, self._loop.time)
+        self.dispatcher: Dispatcher = Dispatcher(self._loop, self.limits, self.deadlines, self.answers)
         self._receiver = Receiver(self, self._loop, self._logger)
         self._sender = Sender(self, self._loop, self._codec)
 

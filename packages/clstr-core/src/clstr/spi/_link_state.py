@@ -20,7 +20,7 @@ class LinkState:
         self._cause: Exception | None = None
         self._is_lost = False
         self._is_closed = False
-        self.is_up = False
+        self.is_up: bool = False
 
     def opened(self) -> None:
         """The link has been opened; it is up unless it went down since."""

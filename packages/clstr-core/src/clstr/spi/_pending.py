@@ -38,13 +38,22 @@ class Pending:
 
     __slots__ = ("outcome", "route", "shard", "size", "tick", "timeout", "token", "was_sent")
 
+    token: int
+    outcome: asyncio.Future[Outcome]
+    shard: int
+    size: int
+    timeout: float
+    route: Route
+    tick: int
+    was_sent: bool
+
     def __init__(self, token: int, outcome: asyncio.Future[Outcome], shard: int, size: int, timeout: float) -> None:
         self.token = token
         self.outcome = outcome
         self.shard = shard
         self.size = size
         self.timeout = timeout
-        self.route: Route = None
+        self.route = None
         self.tick = 0
         self.was_sent = False
 

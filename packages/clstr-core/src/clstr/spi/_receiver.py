@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clstr._envelope import Envelope
 from clstr._error_wire import decode_error
-from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_TYPE_CHARACTERS
+from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
 from clstr._wire import CODECS, PROTOCOL_VERSION, Buffer, Codec, RequestFrame, decode_reply, decode_request, sniff
 from clstr.errors import (
     ClstrError,
@@ -111,10 +111,7 @@ class Receiver:
 
     def _refuse(self, frame: RequestFrame, codec: Codec, to: object, error: ClstrError) -> None:
         if frame.oneway:
-            self._engine.stats.refused += 1
-            self._engine.stats.notify_failures += 1
-            type_ = frame.type[:MAX_TYPE_CHARACTERS]  # it may be what the refusal is about
-            self._logger.warning("notify refused (shard %s, type %r): %s", frame.shard, type_, error)
+            self._engine.answers.refuse_unread_notify(frame.shard, frame.type, error)
         else:
             self._engine.answers.refuse_unread(codec, to, error)
 

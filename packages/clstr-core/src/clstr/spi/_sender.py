@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from clstr._context import Current, current
-from clstr._envelope import KEY_HEADER, Envelope
+from clstr._envelope import Envelope
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
 from clstr._wire import PROTOCOL_VERSION, Codec
 from clstr.errors import (
@@ -91,7 +91,7 @@ class Sender:
             expires=math.inf if ttl is None else now + ttl,
             oneway=oneway,
             depth=0 if inside is None else inside.depth + 1,
-            chain=[] if inside is None else _extend(inside.chain, envelope.headers.get(KEY_HEADER)),
+            chain=[] if inside is None else _extend(inside.chain, inside.envelope.key),
         )
 
     async def _exchange(self, call: _Call) -> bytes:

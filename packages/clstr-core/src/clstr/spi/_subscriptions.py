@@ -25,8 +25,8 @@ class EngineSubscription(Subscription):
     def __init__(self, engine: Engine, handler: Handler) -> None:
         self._engine = engine
         self._shards: set[int] = set()
-        self.handler = handler
-        self.is_closed = False
+        self.handler: Handler = handler
+        self.is_closed: bool = False
 
     @property
     def shards(self) -> frozenset[int]:
@@ -96,21 +96,19 @@ class Holders:
             self._check_open(subscription)
             # The gate opens first: messages may arrive before the link's confirmation does.
             self._enter(subscription, added)
+            if not new:
+                return
             try:
-                if new:
-                    await self._interruptible(self._link.hold(new))
+                await self._interruptible(self._link.hold(new))
                 self._check_open(subscription)
                 if not added <= subscription.shards:
                     raise TransportClosedError("the shards were let go of while they were being acquired")
             except BaseException:
                 self._leave(subscription, added)
-                if new:
-                    await bounded(self._link.drop(new), UNDO_TIMEOUT, "undoing a subscription", self._logger)
+                await bounded(self._link.drop(new), UNDO_TIMEOUT, "undoing a subscription", self._logger)
                 raise
 
-    async def remove(
-        self, subscription: EngineSubscription, shards: frozenset[int] | None, *, deadline: float
-    ) -> None:
+    async def remove(self, subscription: EngineSubscription, shards: frozenset[int] | None, *, deadline: float) -> None:
         """
         Let ``subscription`` go of ``shards``, or all.
 
@@ -154,9 +152,7 @@ class Holders:
         finally:
             self._calls.discard(task)
 
-    async def _remove(
-        self, subscription: EngineSubscription, shards: frozenset[int] | None, deadline: float
-    ) -> None:
+    async def _remove(self, subscription: EngineSubscription, shards: frozenset[int] | None, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(deadline):
                 await self._lock.acquire()
