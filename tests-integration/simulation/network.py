@@ -152,8 +152,10 @@ class SimLink(Link):
     async def drop(self, shards: Sequence[int]) -> None:
         self._note("drop", tuple(shards))
         self.wanted = [shard for shard in self.wanted if shard not in shards]
-        await self._trouble("drop")
-        self._network.leave(self, shards)
+        try:
+            await self._trouble("drop")
+        finally:  # the network learns of it in the end, whether this fails or is cancelled
+            self._network.leave(self, shards)
         if "stragglers" not in self._network.features:
             await asyncio.sleep(max(0.0, self.last_arrival - self._loop.time()) + 0.0001)
 
@@ -168,11 +170,11 @@ class SimLink(Link):
         holder = None if self._network.is_broker else self._network.pick(shard)
         if not self._network.is_broker and holder is None:
             raise NoShardSubscriberError(shard)
-        self._network.ledger.sent(call, token, self.name)
+        route = None if holder is None else (holder.name, holder.life)
+        self._network.ledger.sent(call, token, self.name, route)
         if holder is None:
             self._network.post(self._network.route, self, self.life, shard, token, body, call)
             return None
-        route = (holder.name, holder.life)
         self._network.carry(self, holder, shard, token, body, call)
         if oneway:
             self._accept_now_or_later(token)
@@ -205,6 +207,7 @@ class SimLink(Link):
         if not self.is_closed:
             self.is_closed = True
             self._end_life()
+            self._network.ledger.lost(self.name)
             self._network.leave(self, self.wanted)
             self.wanted = []
         await self._trouble("aclose")
@@ -247,6 +250,7 @@ class SimLink(Link):
     def peer_lost(self, route: Route) -> None:
         """Another peer is gone."""
         if self.is_up:
+            self._network.ledger.lost(self.name, route)
             self.sink.lost(route)
 
     # What goes wrong.
@@ -258,6 +262,7 @@ class SimLink(Link):
         self._note("down", for_good)
         self.is_lost = for_good
         self._end_life()
+        self._network.ledger.lost(self.name)
         if self._network.chance.random() < 0.5:
             self._network.leave(self, self.wanted)
         else:

@@ -8,37 +8,56 @@ Run many schedules, and print what is wrong with those that fail.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from simulation.schedule import Seen, run  # noqa: E402 -- it is found through the line above
-from simulation.script import Script  # noqa: E402
+from simulation.schedule import Seen, run
+from simulation.script import Script
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run what the command line says; return 1 if a schedule failed."""
     options = _parser().parse_args(arguments)
-    began, calls, answered, failures = time.perf_counter(), 0, 0, 0
+    began, failures = time.perf_counter(), 0
+    outcomes: Counter[str] = Counter()
+    traces = hashlib.sha256()
     for seed in range(options.seed, options.seed + options.schedules):
         script = _changed(Script.of(seed), options)
         seen = run(script)
-        calls, answered = calls + seen.calls, answered + seen.answered
+        outcomes.update(seen.outcomes)
+        traces.update(_bytes(seen))
         if seen.violations:
             failures += 1
             _print(script, seen, options)
         if failures == options.failures:
             break
-    took = time.perf_counter() - began
-    count = seed + 1 - options.seed
-    sys.stdout.write(
-        f"{count} schedules from seed {options.seed}: {failures} failed; {calls} calls, {answered} answered; "
-        f"{took:.1f} s, {1000 * took / count:.2f} ms each\n"
+    took, count = time.perf_counter() - began, seed + 1 - options.seed
+    _write(
+        f"{count} schedules from seed {options.seed}: {failures} failed; {outcomes.total()} calls, "
+        f"{outcomes['bytes']} answered; {took:.1f} s, {1000 * took / count:.2f} ms each\n"
     )
+    if options.digest:
+        _write(f"{traces.hexdigest()}\n")
     return int(failures > 0)
+
+
+def digest(seen: Iterable[Seen]) -> str:
+    """Return a digest of the traces: two runs of one seed have the same."""
+    traces = hashlib.sha256()
+    for each in seen:
+        traces.update(_bytes(each))
+    return traces.hexdigest()
+
+
+def _bytes(seen: Seen) -> bytes:
+    return repr(seen.trace).encode()
 
 
 def _changed(script: Script, options: argparse.Namespace) -> Script:
@@ -71,17 +90,21 @@ def minimise(script: Script, violation: str) -> Script:
 
 
 def _print(script: Script, seen: Seen, options: argparse.Namespace) -> None:
-    write = sys.stdout.write
-    write(f"FAILED {script}\n")
+    _write(f"FAILED {script}\n")
     for violation in seen.violations[:6]:
-        write(f"  {violation}\n")
+        _write(f"  {violation}\n")
     if options.minimise:
         script = minimise(script, seen.violations[0])
-        write(f"  SMALLER {script}\n")
+        _write(f"  SMALLER {script}\n")
         seen = run(script)
     if options.trace:
         for moment, event, fact in seen.trace:
-            write(f"  {moment:10.6f} {event} {fact}\n")
+            _write(f"  {moment:10.6f} {event} {fact}\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=int, help="so many transports")
     parser.add_argument("--eager", action="store_true", help="with --features: tasks start eagerly")
     parser.add_argument("--trace", action="store_true", help="print every event of those that failed")
+    parser.add_argument("--digest", action="store_true", help="print a digest of what happened, as the last line")
     parser.add_argument("--minimise", action="store_true", help="take away what a failure does not need")
     return parser
 

@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clstr.spi import Limits
+from clstr.spi import Limits, Route
 
 SHARDS = 4
 HORIZON = 0.3  # seconds in which calls begin, links fail and subscriptions change
@@ -149,7 +149,10 @@ class Call:
     started_at: float = -1.0
     lent: int = 0
     closing: bool = False
+    lost_at: float = -1.0
     token: int = 0
+    link: str = ""
+    route: Route = None
     outcome: bytes | BaseException | None = None
     is_probe: bool = False
 
@@ -162,6 +165,10 @@ class Call:
     def reply(self) -> bytes:
         """What its handler returns if it comes that far."""
         return b"" if self.behaviour == "nothing" else b"re:%d" % self.number
+
+    def is_in_flight(self) -> bool:
+        """Whether its caller waits for an answer now."""
+        return self.sends > 0 and self.done_at < 0 and self.answered_at < 0 and not self.proof
 
     @property
     def executions(self) -> int:

@@ -42,7 +42,9 @@ class Peer:
 
     def starts(self, task: asyncio.Task[Any]) -> None:
         """``task`` will run a handler; its slot is free when it has really ended."""
-        if not task.done():  # it may be, if it started eagerly
+        if task.done():  # it started eagerly, and has ended already
+            self._slots.pop(task, None)
+        else:
             self._slots.setdefault(task, None)
             task.add_done_callback(self._slots.pop)
 
@@ -127,7 +129,7 @@ class Holder:
             self._check_end(call)
 
     def _check_start(self, call: Call) -> None:
-        ledger, limits, now = self.peer.world.ledger, self.peer.limits, asyncio.get_running_loop().time()
+        ledger, now = self.peer.world.ledger, asyncio.get_running_loop().time()
         ledger.expect(call.shard not in self._forbidden, "started after its subscription had let go", call)
         ledger.expect(not self.peer.link.is_closed, "started on a closed transport", call)
         patience = [call.ttl_ms / 1000] if call.ttl_ms else []
@@ -226,7 +228,9 @@ class World:
         self.tasks: list[asyncio.Task[Any]] = []
         self._loop = asyncio.get_running_loop()
         eager = getattr(asyncio, "eager_task_factory", None) if script.eager else None
-        self._make_task: Any = eager or (lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options))
+        self._make_task: Any = eager or (
+            lambda loop, coroutine, **options: asyncio.Task(coroutine, loop=loop, **options)
+        )
         self._loop.set_task_factory(self.create_task)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -234,6 +238,10 @@ class World:
         task = self._loop.create_task(work)
         self.tasks.append(task)
         return task
+
+    def start(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Run ``work`` in a task that the schedule awaits at its end."""
+        self.tasks.append(self._loop.create_task(work))
 
     def create_task(self, loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
         """Be the loop's task factory: a handler's slot is taken when its task is made, before it begins."""
@@ -324,7 +332,7 @@ class World:
         if call.before:
             await asyncio.sleep(call.before)
         if call.behaviour == "orphan":
-            self.spawn(self._leave_behind(call))
+            self.start(self._leave_behind(call))
         else:
             await self._call_children(call)
         return await self._end(call, holder)
@@ -343,12 +351,9 @@ class World:
             with suppress(ClstrError):
                 await self.call(child, call)
 
-    async def _end(self, call: Call, holder: Holder) -> Any:
+    async def _end(self, call: Call, holder: Holder) -> bytes | None:
+        self._fail(call)
         match call.behaviour:
-            case "raise":
-                raise LookupError("simulated")
-            case "raise_refusal_type":
-                raise self.chance.choice((NotOwnerError(call.shard), OverloadedError("simulated", 0)))
             case "cancel_self":
                 await self._cancel_self()
             case "long":
@@ -361,11 +366,18 @@ class World:
                 await holder.aclose(call)
             case "close_transport":
                 await holder.peer.aclose(call)
-            case "wrong_type":
-                return "text"
-            case "too_large":
-                return bytes(2000)
-        return None if call.behaviour == "nothing" else call.reply
+        reply: bytes | None = self._reply(call)
+        return reply
+
+    def _fail(self, call: Call) -> None:
+        if call.behaviour == "raise":
+            raise LookupError("simulated")
+        if call.behaviour == "raise_refusal_type":
+            raise self.chance.choice((NotOwnerError(call.shard), OverloadedError("simulated", 0)))
+
+    def _reply(self, call: Call) -> Any:  # Any: one of them is no reply
+        replies = {"nothing": None, "wrong_type": "text", "too_large": bytes(2000)}
+        return replies.get(call.behaviour, call.reply)
 
     async def _cancel_self(self) -> None:
         task = asyncio.current_task()

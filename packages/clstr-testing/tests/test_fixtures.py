@@ -49,7 +49,9 @@ async def test_the_transport_was_closed_too():
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])
 def test_the_fixtures_work_in_a_test_file_of_somebody_else(tmp_path: Path, mode: str) -> None:
-    (tmp_path / "pytest.ini").write_text("[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function")
+    (tmp_path / "pytest.ini").write_text(
+        "[pytest]\nfilterwarnings = error\nasyncio_default_fixture_loop_scope = function"
+    )
     (tmp_path / "test_them.py").write_text(TESTS)
     command = [sys.executable, "-m", "pytest", "-p", "clstr_testing._fixtures", f"--asyncio-mode={mode}", "-q"]
     ran = subprocess.run([*command, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False)

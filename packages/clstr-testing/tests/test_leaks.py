@@ -7,7 +7,6 @@ import os
 import re
 import socket
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,13 +28,15 @@ async def test_a_block_that_cleans_up_passes(tmp_path: Path) -> None:
 
 async def test_what_was_there_before_does_not_count(tmp_path: Path) -> None:
     stop = threading.Event()
-    thread = threading.Thread(target=stop.wait)
+    thread = threading.Thread(target=stop.wait, daemon=True)
     thread.start()
     timer = asyncio.get_running_loop().call_later(60.0, print)
     task = asyncio.create_task(asyncio.sleep(60.0))
+    await asyncio.sleep(0)
     with (tmp_path / "file").open("w"):
         async with no_leaks(grace=0.0):
-            await asyncio.sleep(0)
+            timer.cancel()
+            timer = asyncio.get_running_loop().call_later(60.0, print)  # set again: not one more
     stop.set()
     thread.join()
     timer.cancel()
@@ -60,7 +61,7 @@ async def test_a_timer_is_named(request: pytest.FixtureRequest) -> None:
         """Never called."""
 
     timer = None
-    with pytest.raises(LeakError, match="timer .*forgotten"):
+    with pytest.raises(LeakError, match=r"timer .*forgotten"):
         async with no_leaks(grace=0.0):
             timer = asyncio.get_running_loop().call_later(60.0, forgotten)
     assert timer is not None
@@ -69,8 +70,8 @@ async def test_a_timer_is_named(request: pytest.FixtureRequest) -> None:
 
 async def test_a_thread_is_named() -> None:
     stop = threading.Event()
-    thread = threading.Thread(target=stop.wait, name="forgotten")
-    with pytest.raises(LeakError, match="left behind: thread forgotten$"):
+    thread = threading.Thread(target=stop.wait, name="forgotten", daemon=True)
+    with pytest.raises(LeakError, match=r"left behind: thread forgotten$"):
         async with no_leaks(grace=0.0):
             thread.start()
     stop.set()
@@ -110,10 +111,14 @@ async def test_a_descriptor_number_that_changed_its_meaning_counts(tmp_path: Pat
     first = os.open(tmp_path / "first", os.O_CREAT | os.O_RDWR)
     with pytest.raises(LeakError, match=rf"descriptor {first} \(.*second\)"):
         async with no_leaks(grace=0.0):
-            second = os.open(tmp_path / "second", os.O_CREAT | os.O_RDWR)
-            os.dup2(second, first)
-            os.close(second)
+            replace_descriptor(first, tmp_path / "second")
     os.close(first)
+
+
+def replace_descriptor(number: int, path: Path) -> None:
+    other = os.open(path, os.O_CREAT | os.O_RDWR)
+    os.dup2(other, number)
+    os.close(other)
 
 
 async def test_everything_left_is_named(tmp_path: Path) -> None:
@@ -139,13 +144,15 @@ async def test_threads_of_the_loops_own_executor_do_not_count(request: pytest.Fi
 
 
 async def test_an_error_of_the_block_is_not_hidden() -> None:
-    task = None
+    async def fail_and_leak() -> None:
+        tasks.append(asyncio.create_task(asyncio.sleep(60.0)))
+        raise ZeroDivisionError
+
+    tasks: list[asyncio.Task[None]] = []
     with pytest.raises(ZeroDivisionError):
         async with no_leaks(grace=0.0):
-            task = asyncio.create_task(asyncio.sleep(60.0))
-            raise ZeroDivisionError
-    assert task is not None
-    task.cancel()
+            await fail_and_leak()
+    tasks[0].cancel()
 
 
 async def test_without_proc_the_rest_is_checked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

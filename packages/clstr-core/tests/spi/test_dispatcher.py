@@ -23,7 +23,7 @@ from clstr.errors import (
     RequestTimeoutError,
 )
 from clstr.spi._delivery import Delivery
-from clstr.spi._dispatcher import OUTER_SUSPENDED
+from clstr.spi._dispatcher import SPARE
 from clstr.spi._engine import Engine
 from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, Stubborn, Worker, echo, leftovers, linked, message, ticks
 from spi.virtual_time import VirtualLoop
@@ -426,53 +426,29 @@ async def test_only_some_from_outside_are_suspended_and_nested_messages_may_be_m
     engine = await open_engine(max_concurrent=1, max_queue=3)
     asker = Asker(engine)
     await engine.subscribe([1], asker)
-    for type_ in "abcde":
+    first, last = [f"m{number}" for number in range(1 + SPARE)], "last"
+    for type_ in (*first, last):
         link.deliver(type_)
         await ticks(5)
-    assert asker.started == ["a", "b", "c", "d"]
-    assert counts(engine) == (0, OUTER_SUSPENDED, 1)
+    assert asker.started == first
+    assert counts(engine) == (0, 1 + SPARE, 1)
     link.deliver("nested", depth=1)
     await ticks()
-    assert asker.started == ["a", "b", "c", "d", "nested"]
+    assert asker.started == [*first, "nested"]
     link.answer(link.sent[0])
-    link.answer(link.sent[4])
     await ticks()
-    assert asker.started[5:] == ["e"]
+    assert asker.started == [*first, "nested", last]
     for sent in link.sent:
         link.answer(sent)
     await ticks()
 
 
-async def test_a_message_that_waits_for_the_suspended_starts_when_one_takes_its_slot_back(
-    open_engine: OpenEngine, link: FakeLink, worker: Worker
-) -> None:
-    """The handler that is answered then works on for long: there are slots enough, nobody need wait for it."""
-    engine = await open_engine(max_concurrent=2, max_queue=2)
-
-    async def handler(envelope: Envelope) -> bytes:
-        await engine.request(message(shard=2))
-        return await worker(envelope)
-
-    await engine.subscribe([1], handler)
-    for type_ in "abcdefghi":
-        link.deliver(type_)
-        await ticks(5)
-    assert counts(engine) == (0, 8, 1)
-    link.answer(link.sent[0])
-    await ticks()
-    assert worker.started == ["a"]
-    assert counts(engine) == (1, 8, 0)
-    for sent in link.sent[1:]:
-        link.answer(sent)
-    await worker.finish(*"abcdefghi")
-
-
-@pytest.mark.parametrize("latency", [0, 0.001])
+@pytest.mark.parametrize(("slots", "latency"), [(2, 0), (2, 0.001), (100, 0), (100, 0.001), (100, 0.01)])
 async def test_nested_requests_with_fan_out_all_answer(
-    open_engine: OpenEngine, clock: VirtualLoop, latency: float
+    open_engine: OpenEngine, clock: VirtualLoop, slots: int, latency: float
 ) -> None:
     """A plain bound deadlocks here, and lending with one queue answers none (T6)."""
-    slots, depth, callers = 2, 3, 200
+    depth, callers = 3, 200
     hub = Hub(latency)
     server = await open_engine(HubLink(hub), max_concurrent=slots)
     client = await open_engine(HubLink(hub))

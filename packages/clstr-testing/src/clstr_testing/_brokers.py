@@ -39,8 +39,8 @@ class Broker:
         wheel: The distribution that contains it; empty if none does.
         hint: What to do if it is missing.
         schemes: The URL scheme without and with TLS.
-        arguments: Returns the arguments for a folder (the file ``config``, the folder ``data``), a port, and whether
-            that speaks TLS.
+        arguments: Returns the arguments for a folder (with the folder ``data`` and perhaps a file ``config``), a port,
+            and whether that speaks TLS.
         hello: What to send in order to be answered; empty where the server speaks first.
         ready: How an answer begins that only a server that is ready gives.
     """
@@ -105,15 +105,20 @@ def _unverified() -> ssl.SSLContext:
     return context
 
 
+def _config(home: Path) -> list[str]:
+    path = home / "config"
+    return [str(path)] if path.exists() else []
+
+
 def _nats_arguments(home: Path, port: int, _: bool) -> list[str]:  # noqa: FBT001 -- called by position, see Broker
-    config, data = str(home / "config"), str(home / "data")
-    return ["--config", config, "--addr", LOOPBACK, "--port", str(port), "--store_dir", data]
+    config = [f"--config={path}" for path in _config(home)]
+    return [*config, "--addr", LOOPBACK, "--port", str(port), "--store_dir", str(home / "data")]
 
 
 def _redis_arguments(home: Path, port: int, tls: bool) -> list[str]:  # noqa: FBT001 -- called by position, see Broker
     ports = ["--port", "0", "--tls-port", str(port)] if tls else ["--port", str(port)]
     quiet = ["--save", "", "--appendonly", "no", "--daemonize", "no"]
-    return [str(home / "config"), "--bind", LOOPBACK, *ports, "--dir", str(home / "data"), *quiet]
+    return [*_config(home), "--bind", LOOPBACK, *ports, "--dir", str(home / "data"), *quiet]
 
 
 NATS = Broker(

@@ -64,7 +64,7 @@ class Bench:
         return transport
 
     async def _close_peers(self) -> None:
-        """Close what `peer` opened, within a guard of its own: a transport whose close hangs must not hang the suite."""
+        """Close what `peer` opened, within a guard of its own: a close that hangs must not hang the suite."""
         async with asyncio.timeout(self.guard):
             await self._peers.aclose()
 

@@ -61,11 +61,6 @@ class Direction:
         self._left: int | None = None  # bytes until the cut
         self._pipes: set[_Pipe] = set()
 
-    @property
-    def is_stalled(self) -> bool:
-        """Whether nothing goes on."""
-        return not self._moving.is_set()
-
     def stall(self) -> None:
         """Let nothing go on, not even the end of a stream, and stop reading, so that the sender's buffers fill up."""
         self._moving.clear()

@@ -86,7 +86,9 @@ class FaultProxy:
         if self._listener is None:
             listener = socket.create_server((self.host, self.port))
             listener.setblocking(False)
-            self._listener = asyncio.create_task(self._listen(listener), name=f"proxy {self.port}")
+            task = asyncio.create_task(self._listen(listener), name=f"proxy {self.port}")
+            task.add_done_callback(lambda _: listener.close())  # even if it is cancelled before it starts
+            self._listener = task
 
     async def refuse(self) -> None:
         """Refuse new connections, as a host does where nobody listens; those that exist go on."""
@@ -122,15 +124,14 @@ class FaultProxy:
         self._change = asyncio.Event()
 
     async def _listen(self, listener: socket.socket) -> None:
-        with listener:
-            while True:
-                client, _ = await asyncio.get_running_loop().sock_accept(listener)
-                self.connections_accepted += 1
-                connection = _Connection(client)
-                self._connections.add(connection)
-                connection.task = asyncio.create_task(self._serve(connection), name=f"proxied by {self.port}")
-                connection.task.add_done_callback(partial(self._closed, connection))
-                self._pulse()
+        while True:
+            client, _ = await asyncio.get_running_loop().sock_accept(listener)
+            self.connections_accepted += 1
+            connection = _Connection(client)
+            self._connections.add(connection)
+            connection.task = asyncio.create_task(self._serve(connection), name=f"proxied by {self.port}")
+            connection.task.add_done_callback(partial(self._closed, connection))
+            self._pulse()
 
     async def _serve(self, connection: _Connection) -> None:
         try:

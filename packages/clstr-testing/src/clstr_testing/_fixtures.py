@@ -1,15 +1,20 @@
-"""Pytest fixtures for those who test what they build on clstr. They work in both modes of pytest-asyncio."""
+"""
+Pytest fixtures for those who test what they build on clstr. They work in both modes of pytest-asyncio.
+
+Whatever pytest loads with them is loaded for every test run where clstr-testing is installed, hence the late imports.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest_asyncio
 
-import clstr
-from clstr_testing._cluster import Cluster, HandlerOf, cluster
+if TYPE_CHECKING:
+    import clstr
+    from clstr_testing._cluster import Cluster, HandlerOf
 
 
 class StartCluster(Protocol):
@@ -31,7 +36,9 @@ class StartCluster(Protocol):
 
 @pytest_asyncio.fixture
 async def clstr_cluster() -> AsyncIterator[StartCluster]:
-    """Start clusters that are closed at the end of the test: ``c = await clstr_cluster(handler)``."""
+    """Yield what starts a cluster, ``await`` it as you would enter `cluster`; at the end of the test all are closed."""
+    from clstr_testing._cluster import cluster  # noqa: PLC0415 -- loaded where it is used
+
     async with AsyncExitStack() as stack:
 
         async def start(*arguments: Any, **options: Any) -> Cluster:
@@ -43,5 +50,7 @@ async def clstr_cluster() -> AsyncIterator[StartCluster]:
 @pytest_asyncio.fixture
 async def clstr_transport() -> AsyncIterator[clstr.Transport]:
     """A memory transport, private to the test, and closed at the end of it: ``CreateInMemoryTransport``."""
+    import clstr  # noqa: PLC0415 -- loaded where it is used
+
     async with clstr.connect("memory://", drain_timeout=1.0) as transport:
         yield transport

@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Collection, Hashable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, fields
@@ -86,8 +87,16 @@ def _threads() -> dict[Hashable, str]:
 
 
 def _timers() -> dict[Hashable, str]:
+    """Describe the timers; one that calls what another called before counts as that one, set again."""
     scheduled: list[asyncio.TimerHandle] = getattr(asyncio.get_running_loop(), "_scheduled", [])
-    return {id(timer): f"timer {timer!r}" for timer in scheduled if not timer.cancelled()}
+    found: dict[Hashable, str] = {}
+    seen = Counter[object]()
+    for timer in scheduled:
+        if not timer.cancelled():
+            callback: object = getattr(timer, "_callback")  # noqa: B009 -- typeshed does not have it
+            seen[callback] += 1
+            found[callback, seen[callback]] = f"timer {timer!r}"
+    return found
 
 
 def _descriptors() -> dict[Hashable, str]:

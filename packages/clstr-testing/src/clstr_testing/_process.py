@@ -60,9 +60,8 @@ class ServerProcess:
         assert self._popen is not None, "not started"
         return self._popen.pid
 
-    @property
     def is_running(self) -> bool:
-        """Whether the process lives; one that is paused does."""
+        """Return whether the process lives; one that is paused does."""
         return self._popen is not None and self._popen.poll() is None
 
     async def start(self) -> None:
@@ -90,7 +89,7 @@ class ServerProcess:
             self.signal(signal.SIGTERM)
             self.signal(signal.SIGCONT)  # what is paused does not hear
             async with asyncio.timeout(timeout):
-                while self.is_running:  # noqa: ASYNC110 -- see LOOK_AGAIN
+                while self.is_running():  # noqa: ASYNC110 -- see LOOK_AGAIN
                     await asyncio.sleep(LOOK_AGAIN)
         except TimeoutError:
             pass
@@ -130,7 +129,7 @@ class ServerProcess:
         ready = asyncio.ensure_future(self._until_ready())
         try:
             while not ready.done():
-                if not self.is_running:
+                if not self.is_running():
                     raise self._failure(f"ended with status {self._popen and self._popen.returncode}")
                 await asyncio.wait({ready}, timeout=LOOK_AGAIN)
             ready.result()

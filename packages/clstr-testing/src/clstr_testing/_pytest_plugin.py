@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from clstr_testing._fixtures import clstr_cluster as clstr_cluster
+from clstr_testing._fixtures import clstr_transport as clstr_transport
+
 if TYPE_CHECKING:
     from clstr_testing._servers import Server
 

@@ -78,7 +78,9 @@ def _line(error: Exception) -> str:
 
 def _where(error: BaseException) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("_checks.py")]
-    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    if not frames:
+        return " (when the transports of the check were closed)"
+    return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
 
 def sentences(results: Iterable[Result]) -> dict[str, str]:

@@ -42,10 +42,9 @@ class Server:
         """The id of its process; after its end, of the one that was."""
         return self._process.pid
 
-    @property
     def is_running(self) -> bool:
-        """Whether its process lives; one that is paused does."""
-        return self._process.is_running
+        """Return whether its process lives; one that is paused does."""
+        return self._process.is_running()
 
     async def stop(self, *, timeout: float = 5.0) -> None:
         """End it in good order, or by force after ``timeout`` seconds."""
@@ -149,7 +148,8 @@ async def _running(
         return Server(url=url, host=LOOPBACK, port=number, log=process.log, _process=process)
 
     with _folder(broker.name, directory) as home:
-        (home / "config").write_text(config, encoding="utf-8")
+        if config:
+            (home / "config").write_text(config, encoding="utf-8")
         held, server = await _start(server_on, port)
         try:
             yield server

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -52,8 +51,11 @@ class TransportSuite(RoutingChecks, RunningChecks, OutcomeChecks, LifetimeChecks
     @pytest.fixture(autouse=True)
     def _prepare(self, request: pytest.FixtureRequest) -> None:
         """Take the URL from a fixture, if there is one, and mark what is expected to fail."""
-        with contextlib.suppress(pytest.FixtureLookupError):
+        try:
             self.url = request.getfixturevalue("url")
+        except pytest.FixtureLookupError as error:
+            if error.argname != "url":  # there is one, and what it needs is missing
+                raise
         reason = self.expected_failures.get(request.node.originalname)
         if reason is not None:
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))

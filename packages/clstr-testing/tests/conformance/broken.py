@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import TypeVar
 
 from clstr.spi import Engine, Limits
@@ -16,6 +17,7 @@ from clstr.spi._sender import Sender
 from clstr.spi._subscriptions import Holders
 from conformance.loopback import Hub, LoopbackLink, LoopbackSuite
 
+C = TypeVar("C")
 T = TypeVar("T", bound=type)
 
 PARTS: dict[type, str] = {
@@ -54,7 +56,7 @@ class Mutant:
                     getattr(engine, attribute).__class__ = fault
         return engine
 
-    def _of(self, base: T) -> T:
+    def _of(self, base: type[C]) -> type[C]:
         """Return the faulty class that stands for ``base``, or ``base`` itself."""
         return next((fault for fault in self.faults if issubclass(fault, base)), base)
 
@@ -69,15 +71,19 @@ class Mutant:
         return Suite
 
 
-MUTANTS: list[Mutant] = []
-"""Every mutant of the modules that have been imported."""
+_mutants: list[Mutant] = []
+
+
+def mutants_of(module: ModuleType) -> list[Mutant]:
+    """Return the mutants that ``module`` defines."""
+    return [mutant for mutant in _mutants if mutant.faults[0].__module__ == module.__name__]
 
 
 def breaks(*sentences: str, with_: tuple[type, ...] = ()) -> Callable[[T], T]:
     """Make a class a mutant that breaks exactly ``sentences``; ``with_`` are further parts that its fault needs."""
 
     def decorate(fault: T) -> T:
-        MUTANTS.append(Mutant(name=fault.__name__, label=frozenset(sentences), faults=(fault, *with_)))
+        _mutants.append(Mutant(name=fault.__name__, label=frozenset(sentences), faults=(fault, *with_)))
         return fault
 
     return decorate

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import clstr
 from clstr.errors import NoShardSubscriberError, TransportUnavailableError
-from clstr.spi import Engine, Limits, Link, Sink
+from clstr.spi import Engine, Limits, Link, Route, Sink
 from clstr_testing import TransportSuite
 
 
@@ -81,7 +81,7 @@ class LoopbackLink(Link):
                 self.hub.holders[shard].remove(self)
         await self.flush()
 
-    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> LoopbackLink:
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         self.check_up()
         peer = self.hub.pick(shard)
         self.deliver(peer, shard, token, body)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import clstr
-from clstr._wire import Codec, decode_reply
+from clstr._wire import decode_reply
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, NotOwnerError, PayloadTooLargeError
 from clstr.spi import Buffer, Route
 from clstr.spi._answers import Answers
@@ -24,6 +24,19 @@ class TimeoutIgnored(Sender):
 
     async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
         return await super().request(envelope, 1e6)
+
+
+@breaks("T9.1")
+class TimeoutIsAnEmptyReply(Sender):
+    """A caller whose time is over gets nothing, and no error."""
+
+    async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
+        try:
+            return await super().request(envelope, timeout)
+        except (HandlerTimeoutError, clstr.RequestTimeoutError):
+            if timeout > 1:
+                raise
+            return b""
 
 
 @breaks("T9.2")
@@ -120,7 +133,11 @@ class OnwardErrorsPassAsTheyAre(Answers):
 class _ReadsLongErrors(Receiver):
     def _read_reply(self, body: Buffer) -> Outcome:
         frame = decode_reply(body)
-        return HandlerError.restore(frame.err, frame.details) if frame.code == HandlerError.code else super()._read_reply(body)
+        return (
+            HandlerError.restore(frame.err, frame.details)
+            if frame.code == HandlerError.code
+            else super()._read_reply(body)
+        )
 
 
 @breaks("T10.2", with_=(_ReadsLongErrors,))
@@ -131,7 +148,10 @@ class MessagesAreNotCut(Answers):
         if isinstance(error, ValueError) and not isinstance(error, ClstrError):
             details = {"error_type": type(error).__name__, "error_message": str(error)}
             delivery.answered = True
-            self._send(delivery.to, delivery.codec.encode(delivery.codec.new_reply(err="no", code="handler_error", details=details)))
+            self._send(
+                delivery.to,
+                delivery.codec.encode(delivery.codec.new_reply(err="no", code="handler_error", details=details)),
+            )
         else:
             super().handler_raised(delivery, error)
 

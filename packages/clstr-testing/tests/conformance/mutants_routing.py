@@ -272,5 +272,5 @@ class UnsubscribeReturnsEarly(Holders):
     """A shard is let go of after the call has returned."""
 
     async def remove(self, *args: Any, **kwargs: Any) -> None:
-        remove = super().remove(*args, **kwargs)
-        asyncio.get_running_loop().call_later(0.001, asyncio.ensure_future, remove)
+        remove = super().remove
+        asyncio.get_running_loop().call_later(0.001, lambda: asyncio.ensure_future(remove(*args, **kwargs)))

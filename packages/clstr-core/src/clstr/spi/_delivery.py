@@ -27,6 +27,7 @@ class Delivery(Current):
         deadline: When it expires while it waits, or when its handler is cancelled: loop time.
         timeout: The seconds that its handler was given, once it has started.
         task: Its handler's task, once it has started.
+        begun: Whether its handler has taken its first step.
         lent: How many of the handler's tasks await a request now; above 0 its slot is another's.
         closing: How many of its handler's tasks are in an `aclose` that must not wait for it.
         answered: Whether the answer is out, or none is wanted any more.
@@ -34,6 +35,7 @@ class Delivery(Current):
 
     __slots__ = (
         "answered",
+        "begun",
         "closing",
         "codec",
         "deadline",
@@ -60,6 +62,7 @@ class Delivery(Current):
     task: asyncio.Task[None] | None
     lent: int
     closing: int
+    begun: bool
     answered: bool
 
     def __init__(
@@ -89,6 +92,7 @@ class Delivery(Current):
         self.task = None
         self.lent = 0
         self.closing = 0
+        self.begun = False
         self.answered = False
 
     def __str__(self) -> str:

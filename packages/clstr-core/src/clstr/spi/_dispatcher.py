@@ -21,9 +21,9 @@ from clstr.spi._answers import Answers
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 
-# Messages from outside start while at most so many per slot are suspended. More would only fill the queue of nested
-# messages, each with all that it asks for at once.
-OUTER_SUSPENDED = 4
+# So many messages from outside may start beyond the number of slots, on slots that others have lent. Each may fan out,
+# and what all of them ask for at once has to fit the queue of nested messages: hence not as many as would find a slot.
+SPARE = 4
 
 Selector = Callable[[Delivery], bool]
 _Queue = OrderedDict[Delivery, None]  # a FIFO from whose middle an expired message can be taken
@@ -42,12 +42,13 @@ class Dispatcher:
         self._context.run(set_current, None)
         self._outer: _Queue = OrderedDict()
         self._nested: _Queue = OrderedDict()
-        self._held_bytes = 0  # of messages that wait for a slot, or have lent theirs
+        # Bytes of messages that wait for a slot or have lent theirs: from outside, and nested.
+        self._held_bytes = {False: 0, True: 0}
         self._running: set[Delivery] = set()
         self._active = 0
         self._suspended = 0
-        self._max_outer_suspended = OUTER_SUSPENDED * limits.max_concurrent
-        self._max_suspended = 2 * max(limits.max_queue, self._max_outer_suspended)
+        self._outer_running = 0
+        self._max_suspended = 2 * max(limits.max_queue, limits.max_concurrent)
         self._wake_scheduled = False
         self._settlers: set[asyncio.Future[None]] = set()
 
@@ -81,7 +82,7 @@ class Dispatcher:
             self._start(delivery)
         elif len(queue) >= limits.max_queue or self._suspended >= self._max_suspended:
             self._answers.refuse(delivery, OverloadedError("max_queue", limits.max_queue))
-        elif self._held_bytes + delivery.size > limits.max_queue_bytes:
+        elif self._held_bytes[delivery.depth > 0] + delivery.size > limits.max_queue_bytes:
             self._answers.refuse(delivery, OverloadedError("max_queue_bytes", limits.max_queue_bytes))
         else:
             self._enqueue(queue, delivery)
@@ -92,21 +93,20 @@ class Dispatcher:
     def _has_slot(self, delivery: Delivery) -> bool:
         if self._active >= self._limits.max_concurrent:
             return False
-        # Nested messages may go further than those from outside, which wait for them. Where they may not either, they
-        # are refused: if they waited, everybody might wait for them.
+        # Where nested messages may not start they are refused: if they waited, everybody might wait for them.
         if delivery.depth:
             return self._suspended < self._max_suspended
-        return not self._nested and self._suspended < self._max_outer_suspended
+        return not self._nested and self._outer_running < self._limits.max_concurrent + SPARE
 
     def _enqueue(self, queue: _Queue, delivery: Delivery) -> None:
         queue[delivery] = None
-        self._held_bytes += delivery.size
+        self._held_bytes[delivery.depth > 0] += delivery.size
         if delivery.envelope.ttl_ms:
             delivery.tick = self._deadlines.add(delivery.deadline, delivery)
 
     def _dequeue(self, queue: _Queue, delivery: Delivery) -> None:
         del queue[delivery]
-        self._held_bytes -= delivery.size
+        self._held_bytes[delivery.depth > 0] -= delivery.size
         self._deadlines.discard(delivery.tick, delivery)
 
     def _start(self, delivery: Delivery) -> None:
@@ -115,6 +115,7 @@ class Dispatcher:
         delivery.deadline = now + delivery.timeout
         delivery.tick = self._deadlines.add(delivery.deadline, delivery)
         self._active += 1
+        self._outer_running += not delivery.depth
         self._running.add(delivery)
         running = self._run(delivery)
         try:
@@ -129,6 +130,7 @@ class Dispatcher:
 
     async def _run(self, delivery: Delivery) -> None:
         set_current(delivery)
+        delivery.begun = True
         try:
             result = await delivery.subscription.handler(delivery.envelope)
         except BaseException as error:  # cancellation included: this task ends here, and its sender is told why
@@ -143,9 +145,10 @@ class Dispatcher:
         delivery.ended = True
         if delivery.lent:
             self._suspended -= 1
-            self._held_bytes -= delivery.size
+            self._held_bytes[delivery.depth > 0] -= delivery.size
         else:
             self._active -= 1
+        self._outer_running -= not delivery.depth
         self._running.discard(delivery)
         self._deadlines.discard(delivery.tick, delivery)
         # Tasks that the handler left behind keep this delivery in their context; they need not keep its payload.
@@ -174,7 +177,7 @@ class Dispatcher:
         if delivery.lent == 1 and not delivery.ended:
             self._active -= 1
             self._suspended += 1
-            self._held_bytes += delivery.size
+            self._held_bytes[delivery.depth > 0] += delivery.size
             self._wake()
 
     def reclaim(self, delivery: Delivery) -> None:
@@ -183,7 +186,7 @@ class Dispatcher:
         if delivery.lent == 0 and not delivery.ended:
             self._active += 1
             self._suspended -= 1
-            self._held_bytes -= delivery.size
+            self._held_bytes[delivery.depth > 0] -= delivery.size
             self._wake()  # where too many were suspended, one more may start now
 
     def _wake(self) -> None:
@@ -200,14 +203,19 @@ class Dispatcher:
 
     def expire(self, delivery: Delivery) -> None:
         """End a message whose deadline is over: refuse it if it waits, cancel it if it runs."""
-        if delivery in self._running:
+        if delivery not in self._running:
+            self._refuse_waiting(delivery, expired(delivery))
+        elif delivery.begun or not delivery.envelope.ttl_ms:
             self._cancel(delivery)
         else:
-            self._refuse_waiting(delivery, expired(delivery))
+            self._refuse_unbegun(delivery, expired(delivery))
 
     def _cancel(self, delivery: Delivery) -> None:
-        self._deadlines.discard(delivery.tick, delivery)
         self._answers.handler_timed_out(delivery)
+        self._cancel_task(delivery)
+
+    def _cancel_task(self, delivery: Delivery) -> None:
+        self._deadlines.discard(delivery.tick, delivery)
         if delivery.task is not None:
             delivery.task.cancel()
 
@@ -244,20 +252,28 @@ class Dispatcher:
         self.reclaim(delivery)
 
     def refuse_waiting(self, selects: Selector, new_error: Callable[[Delivery], ClstrError]) -> int:
-        """Refuse the waiting messages that ``selects`` chooses; return how many."""
-        chosen = [delivery for queue in (self._nested, self._outer) for delivery in queue if selects(delivery)]
-        for delivery in chosen:
+        """Refuse the messages that ``selects`` chooses and whose handlers have not begun; return how many."""
+        waiting = [delivery for queue in (self._nested, self._outer) for delivery in queue if selects(delivery)]
+        for delivery in waiting:
             self._refuse_waiting(delivery, new_error(delivery))
-        return len(chosen)
+        unbegun = [delivery for delivery in self._running if not delivery.begun and selects(delivery)]
+        for delivery in unbegun:
+            self._refuse_unbegun(delivery, new_error(delivery))
+        return len(waiting) + len(unbegun)
 
     def _refuse_waiting(self, delivery: Delivery, error: ClstrError) -> None:
         self._dequeue(self._queue_of(delivery), delivery)
         self._answers.refuse(delivery, error)
         self._wake_settlers()
 
+    def _refuse_unbegun(self, delivery: Delivery, error: ClstrError) -> None:
+        """Refuse a message that has a task, and a slot, but whose handler has not taken its first step."""
+        self._answers.refuse(delivery, error)
+        self._cancel_task(delivery)
+
     def cancel_running(self, selects: Selector) -> int:
-        """Cancel the running messages that ``selects`` chooses; return how many."""
-        chosen = [delivery for delivery in self._running if selects(delivery)]
+        """Cancel the handlers that have begun and that ``selects`` chooses; return how many."""
+        chosen = [delivery for delivery in self._running if delivery.begun and selects(delivery)]
         now = self._loop.time()
         for delivery in chosen:
             delivery.timeout -= max(0.0, delivery.deadline - now)  # what it was really given

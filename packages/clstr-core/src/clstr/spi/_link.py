@@ -31,7 +31,7 @@ class Sink(Protocol):
             token: What `Link.send` was given.
             body: The reply.
             route: Where it came from, if the link knows that for certain; from elsewhere than the request went to, it
-                is garbage. Never what the sender claims to be.
+                is garbage, and so it is before the engine knows the route. Never what the sender claims to be.
         """
 
     def routed(self, token: int, route: Route) -> None:

@@ -161,9 +161,20 @@ class Holders:
             finally:
                 self._lock.release()
         except TimeoutError:
-            self._logger.warning("the link was too busy to let go of shards: their messages will be refused")
+            self._logger.warning("the link is too busy to let go of shards now: their messages are refused meanwhile")
+            self._drop_later(self._last_of(subscription, shards))
         finally:
             self._leave(subscription, self._removed(subscription, shards))
+
+    def _drop_later(self, shards: list[int]) -> None:
+        later = asyncio.ensure_future(self._drop_unheld(shards))
+        self._calls.add(later)
+        later.add_done_callback(self._calls.discard)
+
+    async def _drop_unheld(self, shards: list[int]) -> None:
+        async with self._lock:
+            unheld = [shard for shard in shards if shard not in self._by_shard]
+            await self._drop(unheld, asyncio.get_running_loop().time() + UNDO_TIMEOUT)
 
     def _removed(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> frozenset[int]:
         return subscription.shards if shards is None else shards & subscription.shards

@@ -1,0 +1,52 @@
+"""``python -m clstr_testing URL``."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from clstr_testing import CONTRACT
+from clstr_testing.__main__ import main
+
+pytestmark = pytest.mark.usefixtures("loopback_plugin")
+
+
+def test_a_transport_that_keeps_the_contract_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every check is printed as it ends, then a table of every sentence, then what was not checked."""
+    assert main(["loopback://{cluster}"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "passed       test_none_becomes_empty_bytes" in lines
+    assert "not checked  test_garbage_never_stops_the_receiver" in lines
+    for number, sentence in CONTRACT.items():
+        status = "not checked" if number.startswith("T13.") or number == "T15.1" else "passed"
+        assert f"{number:6} {status:12} {sentence}" in lines
+    assert any(line.endswith(" checks passed, 0 failed, 6 not checked") for line in lines)
+    assert "  not checked: test_garbage_never_stops_the_receiver: there is no hook 'inject'" in lines
+
+
+def test_a_transport_that_breaks_it_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    """The reason stands at the end."""
+    assert main(["loopback://{cluster}?fault=NoneBecomesNull", "--guard", "5"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "failed       test_none_becomes_empty_bytes" in lines
+    assert f"T1.2   failed       {CONTRACT['T1.2']}" in lines
+    assert f"T1.1   passed       {CONTRACT['T1.1']}" in lines
+    assert any(line.endswith(" checks passed, 1 failed, 6 not checked") for line in lines)
+    assert lines[-1].startswith("  ")
+    [reason] = [line for line in lines if line.startswith("  failed: ")]
+    assert reason.startswith("  failed: test_none_becomes_empty_bytes: AssertionError (_routing_checks.py:")
+
+
+def test_a_url_is_required(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([])
+    assert "the following arguments are required: url" in capsys.readouterr().err
+
+
+def test_the_module_is_a_program() -> None:
+    program = subprocess.run(
+        [sys.executable, "-m", "clstr_testing", "--help"], capture_output=True, text=True, check=True, timeout=30
+    )
+    assert program.stdout.startswith("usage: python -m clstr_testing")

@@ -1,0 +1,102 @@
+"""
+The suite proves itself.
+
+A healthy transport passes every check; each deliberately broken one answers a request, and fails exactly the sentences
+of the contract that it breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+import clstr
+from clstr_testing import CONTRACT, Result, VirtualTimeLoop, run_suite, sentences
+from conformance import mutants_lifetime, mutants_outcome, mutants_routing, mutants_running
+from conformance.broken import Mutant, mutants_of
+from conformance.loopback import Hub, LoopbackSuite
+
+MODULES = mutants_routing, mutants_running, mutants_outcome, mutants_lifetime
+MUTANTS = [mutant for module in MODULES for mutant in mutants_of(module)]
+
+each_mutant = pytest.mark.parametrize("mutant", [pytest.param(mutant, id=mutant.name) for mutant in MUTANTS])
+
+
+def run(suite: type[LoopbackSuite]) -> list[Result]:
+    """Run ``suite`` in virtual time, where a check that hangs costs nothing."""
+    return list(run_suite(suite, loop_factory=VirtualTimeLoop))
+
+
+@cache
+def results_of(mutant: Mutant) -> list[Result]:
+    """Return what came of every check, over ``mutant``."""
+    return run(mutant.suite())
+
+
+def failed_checks(mutant: Mutant) -> Iterator[str]:
+    """Yield the names of the checks that reject ``mutant``."""
+    return (result.check.name for result in results_of(mutant) if result.status == "failed")
+
+
+def test_a_healthy_transport_passes_every_check() -> None:
+    assert [result for result in run(LoopbackSuite) if result.status != "passed"] == []
+
+
+@each_mutant
+def test_a_mutant_answers_a_request(mutant: Mutant) -> None:
+    """Its fault is not found by trying it once."""
+
+    async def smoke() -> bytes:
+        hub = Hub()
+        server, client = mutant.new_engine(hub, clstr.Limits()), mutant.new_engine(hub, clstr.Limits())
+        await server.open()
+        await client.open()
+        await server.subscribe([0], answer)
+        reply = await client.request(clstr.Envelope(shard=0, type="smoke", data=b"ping"))
+        await client.aclose()
+        await server.aclose()
+        return reply
+
+    async def answer(message: clstr.Envelope) -> bytes:
+        return message.data + b"pong"
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        assert runner.run(smoke()) == b"pingpong"
+
+
+@each_mutant
+def test_a_mutant_fails_exactly_what_it_breaks(mutant: Mutant) -> None:
+    results = results_of(mutant)
+    failed = {number for number, status in sentences(results).items() if status == "failed"}
+    assert failed == mutant.label, [(result.check.name, result.reason) for result in results if result.reason]
+
+
+def test_there_are_many_mutants_and_no_two_have_one_name() -> None:
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS) >= 100
+
+
+def test_every_check_rejects_a_mutant() -> None:
+    """A check that no fault makes fail proves nothing."""
+    rejecting = {name for mutant in MUTANTS for name in failed_checks(mutant)}
+    assert {check.name for check in LoopbackSuite.checks()} - rejecting == set()
+
+
+def test_every_sentence_is_broken_by_a_mutant() -> None:
+    assert CONTRACT.keys() - {number for mutant in MUTANTS for number in mutant.label} == set()
+
+
+def test_every_sentence_is_proved_by_a_check() -> None:
+    assert CONTRACT.keys() - {number for check in LoopbackSuite.checks() for number in check.proves} == set()
+
+
+def test_a_rejection_says_where_in_one_line() -> None:
+    """Whoever reads it has no traceback."""
+    for mutant in MUTANTS:
+        for result in results_of(mutant):
+            if result.status == "failed":
+                assert result.reason
+                assert "\n" not in result.reason
+                assert "_checks.py:" in result.reason or "transports of the check were closed" in result.reason, result
