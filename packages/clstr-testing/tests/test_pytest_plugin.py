@@ -111,7 +111,7 @@ def test_loading_the_plugin_loads_nothing_else() -> None:
     result = subprocess.run(
         [sys.executable, "-c", IMPORT_ALONE, str(folder)], capture_output=True, text=True, check=True, timeout=30
     )
-    assert result.stdout == f"{['clstr_testing', PLUGIN]}\n"
+    assert result.stdout == f"{['clstr_testing', 'clstr_testing._fixtures', PLUGIN]}\n"
 
 
 @pytest.mark.parametrize("mode", ["strict", "auto"])

@@ -51,10 +51,10 @@ class Direction:
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self.delay = 0.0
-        self.piece_bytes = PIECE_BYTES
-        self.bytes_forwarded = 0
-        self.bytes_held = 0
+        self.delay: float = 0.0
+        self.piece_bytes: int = PIECE_BYTES
+        self.bytes_forwarded: int = 0
+        self.bytes_held: int = 0
         self._changed = changed
         self._moving = asyncio.Event()
         self._moving.set()
@@ -80,7 +80,9 @@ class Direction:
 
     def heal(self) -> None:
         """Take back every fault that can be taken back."""
-        self.delay, self.piece_bytes, self._left = 0.0, PIECE_BYTES, None
+        self.delay = 0.0
+        self.piece_bytes = PIECE_BYTES
+        self._left = None
         self.resume()
 
     async def passage(self) -> None:

@@ -53,11 +53,11 @@ class FaultProxy:
     """
 
     def __init__(self, target_host: str, target_port: int) -> None:
-        self.host = LOOPBACK
-        self.port = 0
-        self.connections_accepted = 0
-        self.to_server = Direction(self._pulse)
-        self.to_client = Direction(self._pulse)
+        self.host: str = LOOPBACK
+        self.port: int = 0
+        self.connections_accepted: int = 0
+        self.to_server: Direction = Direction(self._pulse)
+        self.to_client: Direction = Direction(self._pulse)
         self._target = (target_host, target_port)
         self._change = asyncio.Event()
         self._connections: set[_Connection] = set()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Hashable
+from collections.abc import AsyncIterator, Collection, Hashable, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 DESCRIPTORS = Path("/proc/self/fd")
@@ -27,26 +28,24 @@ class LeakError(AssertionError):
 
     def __init__(self, left: Collection[str]) -> None:
         super().__init__("left behind: " + "; ".join(left))
-        self.left = tuple(left)
+        self.left: tuple[str, ...] = tuple(left)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Resources:
-    """What lives, each thing with its description."""
+class _Thing:
+    """
+    Something that lives.
 
-    tasks: dict[Hashable, str]
-    threads: dict[Hashable, str]
-    timers: dict[Hashable, str]
-    descriptors: dict[Hashable, str]
+    Attributes:
+        kind: Things of one kind stand for each other: one that went and one that came are none left.
+        description: What an error says of it.
+    """
 
-    def since(self, before: _Resources) -> list[str]:
-        """Describe what was not there ``before``."""
-        return [
-            description
-            for field in fields(self)
-            for key, description in getattr(self, field.name).items()
-            if key not in getattr(before, field.name)
-        ]
+    kind: Hashable
+    description: str
+
+
+_Things = dict[Hashable, _Thing]
 
 
 @asynccontextmanager
@@ -54,8 +53,9 @@ async def no_leaks(*, grace: float = 1.0) -> AsyncIterator[None]:
     """
     Check that the block leaves no task, thread, timer of the running loop, or file descriptor behind.
 
-    Descriptors are seen where ``/proc/self/fd`` exists, timers on asyncio's own loops (not on uvloop). The threads of
-    the loop's default executor do not count. If the block raises, that is not hidden by what it then left.
+    A timer that is set again, or a descriptor that is opened again, for the same thing is not one more. Descriptors are
+    seen where ``/proc/self/fd`` exists, timers on asyncio's own loops (not on uvloop). The threads of the loop's
+    default executor do not count. If the block raises, that is not hidden by what it then left.
 
     Args:
         grace: Seconds that may pass until everything has gone; nothing waits if it has.
@@ -63,51 +63,63 @@ async def no_leaks(*, grace: float = 1.0) -> AsyncIterator[None]:
     Raises:
         LeakError: Something is left; the message names each thing.
     """
-    before = _resources()
+    before = _things()
     yield
     loop = asyncio.get_running_loop()
     until = loop.time() + grace
-    while left := _resources().since(before):
+    while left := _left(before, _things()):
         if loop.time() >= until:
             raise LeakError(left)
         await asyncio.sleep(LOOK_AGAIN)
 
 
-def _resources() -> _Resources:
-    return _Resources(tasks=_tasks(), threads=_threads(), timers=_timers(), descriptors=_descriptors())
+def _left(before: _Things, after: _Things) -> list[str]:
+    gone = Counter(thing.kind for key, thing in before.items() if key not in after)
+    left = []
+    for key, thing in after.items():
+        if key not in before:
+            gone[thing.kind] -= 1
+            if gone[thing.kind] < 0:
+                left.append(thing.description)
+    return left
 
 
-def _tasks() -> dict[Hashable, str]:
+def _things() -> _Things:
+    return {key: thing for each in (_tasks(), _threads(), _timers(), _descriptors()) for key, thing in each}
+
+
+def _tasks() -> Iterator[tuple[Hashable, _Thing]]:
     current = asyncio.current_task()
-    return {task: f"task {task.get_name()}: {task.get_coro()}" for task in asyncio.all_tasks() if task is not current}
+    for task in asyncio.all_tasks():
+        if task is not current:
+            yield task, _Thing(kind=task, description=f"task {task.get_name()}: {task.get_coro()}")
 
 
-def _threads() -> dict[Hashable, str]:
-    return {each: f"thread {each.name}" for each in threading.enumerate() if not each.name.startswith(LOOP_THREADS)}
+def _threads() -> Iterator[tuple[Hashable, _Thing]]:
+    for thread in threading.enumerate():
+        if not thread.name.startswith(LOOP_THREADS):
+            yield thread, _Thing(kind=thread, description=f"thread {thread.name}")
 
 
-def _timers() -> dict[Hashable, str]:
-    """Describe the timers; one that calls what another called before counts as that one, set again."""
+def _timers() -> Iterator[tuple[Hashable, _Thing]]:
+    """Yield the timers; one that is set again is another, of the same kind."""
     scheduled: list[asyncio.TimerHandle] = getattr(asyncio.get_running_loop(), "_scheduled", [])
-    found: dict[Hashable, str] = {}
-    seen = Counter[object]()
     for timer in scheduled:
         if not timer.cancelled():
-            callback: object = getattr(timer, "_callback")  # noqa: B009 -- typeshed does not have it
-            seen[callback] += 1
-            found[callback, seen[callback]] = f"timer {timer!r}"
-    return found
+            callback: Hashable = getattr(timer, "_callback")  # noqa: B009 -- typeshed does not have it
+            yield id(timer), _Thing(kind=callback, description=f"timer {timer!r}")
 
 
-def _descriptors() -> dict[Hashable, str]:
-    found: dict[Hashable, str] = {}
+def _descriptors() -> Iterator[tuple[Hashable, _Thing]]:
     for number in os.listdir(DESCRIPTORS) if DESCRIPTORS.exists() else ():  # noqa: PTH208 -- half the time of iterdir
         try:
             target = os.readlink(DESCRIPTORS / number)  # noqa: PTH115 -- Path.readlink would interpret it
-        except OSError:  # the one that the listing itself used
+            ends = _ends(int(number), target)
+        except OSError:  # closed meanwhile, as the one that the listing itself used
             continue
-        found[number, target] = f"descriptor {number} ({target}{_ends(int(number), target)})"
-    return found
+        if target != os.devnull or isinstance(asyncio.get_running_loop(), asyncio.BaseEventLoop):  # uvloop keeps one
+            kind = re.sub(r"\[\d+\]", "", target) + ends
+            yield (number, target), _Thing(kind=kind, description=f"descriptor {number} ({target}{ends})")
 
 
 def _ends(number: int, target: str) -> str:
@@ -118,4 +130,4 @@ def _ends(number: int, target: str) -> str:
         ends = [each.getsockname()]
         with suppress(OSError):  # it is not connected
             ends.append(each.getpeername())
-    return "".join(f" {end}" for end in ends)
+    return "".join(f" {end}" for end in ends if end)

@@ -29,7 +29,9 @@ class ServerStartError(RuntimeError):
 
     def __init__(self, name: str, reason: str, log: str) -> None:
         super().__init__(f"{name} {reason}; its log:\n{log or '(empty)'}")
-        self.name, self.reason, self.log = name, reason, log
+        self.name = name
+        self.reason = reason
+        self.log = log
 
 
 class ServerProcess:

@@ -52,10 +52,12 @@ class TransportSuite(RoutingChecks, RunningChecks, OutcomeChecks, LifetimeChecks
     def _prepare(self, request: pytest.FixtureRequest) -> None:
         """Take the URL from a fixture, if there is one, and mark what is expected to fail."""
         try:
-            self.url = request.getfixturevalue("url")
+            url: str = request.getfixturevalue("url")
         except pytest.FixtureLookupError as error:
             if error.argname != "url":  # there is one, and what it needs is missing
                 raise
+        else:
+            self.url = url
         reason = self.expected_failures.get(request.node.originalname)
         if reason is not None:
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
