@@ -144,25 +144,39 @@ async def test_a_paused_server_can_be_stopped(start: Start) -> None:
     assert not server.is_running()
 
 
-async def test_a_server_that_does_not_stop_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let servers hear nothing but SIGKILL."""
+    send = _process.ServerProcess.signal
+
+    def kill_only(process: _process.ServerProcess, number: signal.Signals) -> None:
+        if number == signal.SIGKILL:
+            send(process, number)
+
+    monkeypatch.setattr(_process.ServerProcess, "signal", kill_only)
+
+
+def ended_by(server: Server) -> int | None:
+    assert server._process._popen is not None
+    return server._process._popen.returncode
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_a_server_that_does_not_stop_is_killed() -> None:
     async with nats_server() as server:
-        process = server._process
-        send = process.signal
-        monkeypatch.setattr(_process.ServerProcess, "signal", lambda _, n: send(n) if n == signal.SIGKILL else None)
         await server.stop(timeout=0.01)
-        assert process._popen is not None
-        assert process._popen.returncode == -signal.SIGKILL
+        assert ended_by(server) == -signal.SIGKILL
 
 
+@pytest.mark.usefixtures("deaf")
 async def test_a_server_is_killed_if_stopping_is_cancelled() -> None:
     async with nats_server() as server:
-        server.pause()
         stopping = asyncio.ensure_future(server.stop())
         await asyncio.sleep(0)
         stopping.cancel()
         await asyncio.wait({stopping})
         assert stopping.cancelled()
-        assert not server.is_running()
+        assert ended_by(server) == -signal.SIGKILL
 
 
 async def test_a_restarted_server_is_empty_and_has_the_same_port() -> None:

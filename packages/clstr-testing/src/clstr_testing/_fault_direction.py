@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 PIECE_BYTES = 65536  # read at once, so what a stalled direction holds of each connection
 YIELDS = 2  # turns of the loop after each piece: a receiver in this process reads in between, and sees it by itself
@@ -15,7 +15,7 @@ class CutError(Exception):
     """The connection carried the last byte that it was to carry."""
 
 
-class _Pipe:
+class Pipe:
     """One way of one connection."""
 
     def __init__(self, source: socket.socket, sink: socket.socket) -> None:
@@ -24,10 +24,9 @@ class _Pipe:
 
     def half_close(self) -> None:
         """End the stream towards the sink."""
-        if not self.is_half_closed:
-            self.is_half_closed = True
-            with suppress(OSError):  # the sink is gone, as the other way will find
-                self.sink.shutdown(socket.SHUT_WR)
+        self.is_half_closed = True
+        with suppress(OSError):  # the sink is gone, or not connected yet
+            self.sink.shutdown(socket.SHUT_WR)
 
     async def send(self, data: memoryview) -> None:
         """Write ``data``; after a half-close, drop it."""
@@ -59,10 +58,14 @@ class Direction:
         self._moving = asyncio.Event()
         self._moving.set()
         self._left: int | None = None  # bytes until the cut
-        self._pipes: set[_Pipe] = set()
+        self._pipes: set[Pipe] = set()
 
     def stall(self) -> None:
-        """Let nothing go on, not even the end of a stream, and stop reading, so that the sender's buffers fill up."""
+        """
+        Let nothing go on, not even the end of a stream.
+
+        After one more piece of each connection nothing is read either, so that the sender's buffers fill up.
+        """
         self._moving.clear()
 
     def resume(self) -> None:
@@ -89,27 +92,33 @@ class Direction:
         """Wait until something may go on."""
         await self._moving.wait()
 
-    async def carry(self, source: socket.socket, sink: socket.socket) -> None:
-        """Carry a connection's bytes until their stream ends, and its end; the proxy calls this."""
-        pipe = _Pipe(source, sink)
+    @contextmanager
+    def pipe(self, source: socket.socket, sink: socket.socket) -> Iterator[Pipe]:
+        """Provide a connection's part of this way, for the proxy; faults reach it from the first moment."""
+        pipe = Pipe(source, sink)
         self._pipes.add(pipe)
         try:
-            while data := await self._read(source):
-                await self._forward(pipe, memoryview(data))
-            await self.passage()
-            pipe.half_close()
+            yield pipe
         finally:
             self._pipes.discard(pipe)
 
-    async def _read(self, source: socket.socket) -> bytes:
+    async def carry(self, pipe: Pipe) -> None:
+        """Carry a connection's bytes until their stream ends, and its end, for the proxy."""
+        if pipe.is_half_closed:
+            pipe.half_close()  # again: it came before there was a connection
+        while data := await self._read(pipe.source):
+            await self._forward(pipe, memoryview(data))
         await self.passage()
+        pipe.half_close()
+
+    async def _read(self, source: socket.socket) -> bytes:
         try:
             return await asyncio.get_running_loop().sock_recv(source, PIECE_BYTES)
         except OSError:
             await self.passage()  # a reset is held like bytes, and like the end of a stream
             raise
 
-    async def _forward(self, pipe: _Pipe, data: memoryview) -> None:
+    async def _forward(self, pipe: Pipe, data: memoryview) -> None:
         self._count(held=len(data))
         try:
             while data:

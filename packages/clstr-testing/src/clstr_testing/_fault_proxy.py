@@ -61,7 +61,7 @@ class FaultProxy:
         self._target = (target_host, target_port)
         self._change = asyncio.Event()
         self._connections: set[_Connection] = set()
-        self._listener: asyncio.Task[None] | None = None
+        self._listener: socket.socket | None = None
 
     async def __aenter__(self) -> Self:
         self._held_port = HeldPort()
@@ -72,7 +72,7 @@ class FaultProxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self.refuse()
+        self.refuse()
         await self._end_connections()
         self._held_port.release()
 
@@ -84,18 +84,16 @@ class FaultProxy:
     def accept(self) -> None:
         """Accept new connections (again)."""
         if self._listener is None:
-            listener = socket.create_server((self.host, self.port))
-            listener.setblocking(False)
-            task = asyncio.create_task(self._listen(listener), name=f"proxy {self.port}")
-            task.add_done_callback(lambda _: listener.close())  # even if it is cancelled before it starts
-            self._listener = task
+            self._listener = socket.create_server((self.host, self.port))
+            self._listener.setblocking(False)
+            asyncio.get_running_loop().add_reader(self._listener, self._accept_one, self._listener)
 
-    async def refuse(self) -> None:
+    def refuse(self) -> None:
         """Refuse new connections, as a host does where nobody listens; those that exist go on."""
         if self._listener is not None:
-            listener, self._listener = self._listener, None
-            listener.cancel()
-            await asyncio.gather(listener, return_exceptions=True)
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            self._listener = None
 
     async def reset(self) -> None:
         """Break every connection with RST, on both sides."""
@@ -123,15 +121,18 @@ class FaultProxy:
         self._change.set()
         self._change = asyncio.Event()
 
-    async def _listen(self, listener: socket.socket) -> None:
-        while True:
-            client, _ = await asyncio.get_running_loop().sock_accept(listener)
-            self.connections_accepted += 1
-            connection = _Connection(client)
-            self._connections.add(connection)
-            connection.task = asyncio.create_task(self._serve(connection), name=f"proxied by {self.port}")
-            connection.task.add_done_callback(partial(self._closed, connection))
-            self._pulse()
+    def _accept_one(self, listener: socket.socket) -> None:
+        """Accept a connection; no task does, because one that is cancelled can lose what it has accepted."""
+        try:
+            client, _ = listener.accept()
+        except OSError:  # it is gone already
+            return
+        self.connections_accepted += 1
+        connection = _Connection(client)
+        self._connections.add(connection)
+        connection.task = asyncio.create_task(self._serve(connection), name=f"proxied by {self.port}")
+        connection.task.add_done_callback(partial(self._closed, connection))
+        self._pulse()
 
     async def _serve(self, connection: _Connection) -> None:
         try:
@@ -154,11 +155,12 @@ class FaultProxy:
         for each in connection.sockets:
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        await self.to_server.passage()
-        await asyncio.get_running_loop().sock_connect(server, self._target)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.to_server.carry(client, server))
-            group.create_task(self.to_client.carry(server, client))
+        with self.to_server.pipe(client, server) as there, self.to_client.pipe(server, client) as back:
+            await self.to_server.passage()
+            await asyncio.get_running_loop().sock_connect(server, self._target)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.to_server.carry(there))
+                group.create_task(self.to_client.carry(back))
 
     async def _end_connections(self) -> None:
         tasks = [connection.task for connection in self._connections if connection.task is not None]

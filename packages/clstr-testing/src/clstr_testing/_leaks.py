@@ -15,7 +15,7 @@ from pathlib import Path
 
 DESCRIPTORS = Path("/proc/self/fd")
 LOOK_AGAIN = 0.005  # seconds; threads end, and transports close, a little after they were told to
-LOOP_THREADS = "asyncio_"  # how the threads of a loop's default executor are called: the loop keeps them
+LOOP_THREADS = ("asyncio_", "uvloop_")  # how the threads of a loop's default executor are called: the loop keeps them
 
 
 class LeakError(AssertionError):

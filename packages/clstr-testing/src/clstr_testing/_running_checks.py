@@ -158,7 +158,7 @@ class RunningChecks(Bench):
         gate = Gate()
         await server.subscribe([0], gate)
         error = await failure(client.request(envelope(ttl_ms=300), timeout=FAR), clstr.HandlerTimeoutError)
-        assert 0 < error.timeout <= 0.3
+        assert 0 < error.timeout < 0.31  # 0.3, give or take a difference of two floats
         assert gate.cancelled == 1
 
     @proves("T7.3")

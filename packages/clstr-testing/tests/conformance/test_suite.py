@@ -66,6 +66,7 @@ EXPECTED_FAILURE = """
         expected_failures = {{"test_none_becomes_empty_bytes": "null is not yet nothing"}}
 """
 CHECKS = len(TransportSuite.checks())
+CHECKS_NAMED = sum("becomes" in check.name or "any_bytes" in check.name for check in TransportSuite.checks())
 NEED_HOOKS = sum(bool(check.needs) for check in TransportSuite.checks())
 
 
@@ -115,9 +116,6 @@ def test_an_expected_failure_is_one(run: Run) -> None:
     outcome = run(EXPECTED_FAILURE.format(fault="NoneBecomesNull"), "-rx", "-k", "becomes or any_bytes")
     outcome.assert_outcomes(xfailed=1, passed=CHECKS_NAMED - 1, deselected=CHECKS - CHECKS_NAMED)
     outcome.stdout.fnmatch_lines(["XFAIL *test_none_becomes_empty_bytes*null is not yet nothing"])
-
-
-CHECKS_NAMED = sum("becomes" in check.name or "any_bytes" in check.name for check in TransportSuite.checks())
 
 
 def test_an_expected_failure_that_passes_is_a_failure(run: Run) -> None:
