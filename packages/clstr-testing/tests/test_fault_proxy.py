@@ -222,6 +222,7 @@ async def test_a_half_close_ends_one_stream_alone(bench: Bench) -> None:
     assert await server.receive_all() == b""
     client.send(b"dropped")
     await turn(server, client)
+    assert bench.proxy.to_server.bytes_forwarded == 0
     client.writer.write_eof()
     server.writer.write_eof()
     await soon(bench.proxy.until(lambda: bench.proxy.connections == 0))

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
 PIECE_BYTES = 65536  # read at once, so what a stalled direction holds of each connection
 YIELDS = 2  # turns of the loop after each piece: a receiver in this process reads in between, and sees it by itself
@@ -15,12 +16,13 @@ class CutError(Exception):
     """The connection carried the last byte that it was to carry."""
 
 
+@dataclass(eq=False, slots=True)
 class Pipe:
     """One way of one connection."""
 
-    def __init__(self, source: socket.socket, sink: socket.socket) -> None:
-        self.source, self.sink = source, sink
-        self.is_half_closed = False
+    source: socket.socket
+    sink: socket.socket
+    is_half_closed: bool = False
 
     def half_close(self) -> None:
         """End the stream towards the sink."""
@@ -128,7 +130,7 @@ class Direction:
                 size, is_last = self._take(len(data))
                 await pipe.send(data[:size])
                 data = data[size:]
-                self._count(forwarded=size, held=-size)
+                self._count(forwarded=0 if pipe.is_half_closed else size, held=-size)
                 if is_last:
                     raise CutError
                 for _ in range(YIELDS):
