@@ -11,7 +11,9 @@ import pytest
 
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
 BLOCKS = {  # how many tests each block has, in order: a block that is lost, or collects nothing, is noticed
+    "testing-transports.md": [1, 1, 1, 1, 1],
     "testing-your-application.md": [2, 3, 2, 1],
+    "typed-handlers.md": [1, 1],
 }
 
 

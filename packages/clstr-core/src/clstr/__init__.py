@@ -16,9 +16,12 @@ from clstr._key_handler import KeyHandler as KeyHandler
 from clstr._limits import Limits as Limits
 from clstr._message import Message as Message
 from clstr._metrics import Metrics as Metrics
+from clstr._middleware import Middleware as Middleware
 from clstr._node import Node as Node
 from clstr._node_info import NodeInfo as NodeInfo
 from clstr._request import Request as Request
+from clstr._router import Context as Context
+from clstr._router import Router as Router
 from clstr._scoped_client import ScopedClient as ScopedClient
 from clstr.abc import CloseReport as CloseReport
 from clstr.abc import Handler as Handler
@@ -60,6 +63,7 @@ __all__ = [
     "CloseReport",
     "ClstrError",
     "ConnectionLostError",
+    "Context",
     "DrainingError",
     "Envelope",
     "EnvelopeExpiredError",
@@ -73,6 +77,7 @@ __all__ = [
     "Limits",
     "Message",
     "Metrics",
+    "Middleware",
     "MissingKeyHeaderError",
     "NoShardSubscriberError",
     "Node",
@@ -87,6 +92,7 @@ __all__ = [
     "Request",
     "RequestTimeoutError",
     "ReservedHeaderError",
+    "Router",
     "ScopedClient",
     "Transport",
     "TransportClosedError",

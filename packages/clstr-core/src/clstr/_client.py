@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from clstr._envelope import has_control_characters
 from clstr._hashing import shard_for_key
 from clstr._metrics import Metrics
+from clstr._middleware import Middleware, check_middleware
 from clstr._scoped_client import ScopedClient
 from clstr._send_options import SendOptions
 from clstr._sender import Destination, Sender
@@ -31,6 +32,8 @@ class Client:
         ttl: Seconds in which a node may start and run a message; ``None`` is no limit.
         timeout: Seconds that a request waits for its reply, and that a notify has to be on its way.
         metrics: Receives measurements.
+        middleware: Functions around the sending of every message, the first outermost; see `Middleware`. What follows
+            the last is the transport; a notify is answered with ``b""``.
 
     Raises:
         InvalidEnvelopeError: A header's name or value is malformed.
@@ -50,6 +53,7 @@ class Client:
         ttl: float | None = None,
         timeout: float = 5.0,
         metrics: Metrics | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         if not isinstance(transport, ClientTransport):
             raise TypeError(
@@ -59,7 +63,7 @@ class Client:
         shard_for_key("", num_shards, seed)  # checks both
         self._num_shards = num_shards
         self._seed = seed
-        self._sender = Sender(transport, metrics)
+        self._sender = Sender(transport, metrics, check_middleware(middleware))
         self._options = SendOptions.of(headers, ttl, timeout)
 
     def key(

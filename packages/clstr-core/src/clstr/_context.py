@@ -53,6 +53,11 @@ _current: ContextVar[Current | None] = ContextVar("clstr_current", default=None)
 
 set_current = _current.set
 
+_node_id: ContextVar[str] = ContextVar("clstr_node_id", default="")
+
+current_node_id = _node_id.get
+set_current_node_id = _node_id.set
+
 
 def current() -> Current | None:
     """Return the message that this task, or the task that started it, is handling; ``None`` outside of handlers."""

@@ -10,11 +10,12 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Self
 
-from clstr._context import refuse
+from clstr._context import refuse, set_current_node_id
 from clstr._envelope import Envelope
 from clstr._handler_metrics import HandlerMetrics, is_refusal
 from clstr._hashing import check_node_id, shard_for_key, shards_for_node
 from clstr._metrics import Metrics, NoMetrics
+from clstr._middleware import Middleware, check_middleware, wrap
 from clstr._node_info import NODE_INFO_TYPE, NodeInfo, encode_node_info
 from clstr._shards import check_shard
 from clstr.abc import Handler, ServerTransport, Subscription
@@ -50,6 +51,8 @@ class Node:
         seed: The cluster's seed. Clients and nodes must agree on it, as on ``num_shards``.
         logger: By default that called ``clstr.node``.
         metrics: Receives measurements.
+        middleware: Functions around the handler, the first outermost; see `Middleware`. Node info and refusals of the
+            node itself do not pass them.
 
     Raises:
         TypeError: An argument has the wrong type, or is missing, or one too many is given.
@@ -72,10 +75,11 @@ class Node:
         seed: str = "",
         logger: logging.Logger | None = None,
         metrics: Metrics | None = None,
+        middleware: Iterable[Middleware] = (),
     ) -> None:
         _check_parts(transport, handler)
         self._transport = transport
-        self._handler = handler
+        self._handler = wrap(handler, check_middleware(middleware))
         self._num_shards = num_shards
         self._seed = seed
         self._owned = _initial_shards(shards, nodes, node_id, num_shards, seed)
@@ -236,6 +240,7 @@ class Node:
 
     async def _handle(self, envelope: Envelope) -> bytes | None:
         self._check(envelope)
+        set_current_node_id(self._node_id)
         if self._handler_metrics is None:
             return await self._answer(envelope)
         with self._handler_metrics.measure(envelope.type):

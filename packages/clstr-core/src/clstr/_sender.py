@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 import time
 from collections.abc import Generator
@@ -14,6 +15,7 @@ import msgspec
 from clstr._context import Current, current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._metrics import Metrics
+from clstr._middleware import Middleware, wrap
 from clstr._send_options import SendOptions
 from clstr.abc import ClientTransport
 from clstr.errors import ClstrError, EnvelopeExpiredError, HandlerError, HandlerTimeoutError, RequestTimeoutError
@@ -31,28 +33,44 @@ class Destination(msgspec.Struct, frozen=True):
 class Sender:
     """Makes envelopes, sends them over a client's transport, and measures what becomes of them."""
 
-    def __init__(self, transport: ClientTransport, metrics: Metrics | None) -> None:
+    def __init__(
+        self, transport: ClientTransport, metrics: Metrics | None, middleware: tuple[Middleware, ...] = ()
+    ) -> None:
         self._transport = transport
         self._metrics = metrics
+        self._middleware = middleware
 
     async def request(self, to: Destination, message_type: str, data: bytes, options: SendOptions) -> bytes:
         """Send a request and return the bytes of its reply."""
         inside = current()
         envelope = _make_envelope(to, message_type, data, options, inside)
         if self._metrics is None:  # so it is in most clients: no clock is read
-            return await self._transport.request(envelope, timeout=_timeout(options, to, inside))
+            return await self._request(envelope, _timeout(options, to, inside))
         with _measured_request(self._metrics, message_type):
-            return await self._transport.request(envelope, timeout=_timeout(options, to, inside))
+            return await self._request(envelope, _timeout(options, to, inside))
 
     async def notify(self, to: Destination, message_type: str, data: bytes, options: SendOptions) -> None:
         """Send a message that gets no reply."""
         inside = current()
         envelope = _make_envelope(to, message_type, data, options, inside)
         if self._metrics is None:
-            await self._transport.notify(envelope, timeout=_timeout(options, to, inside))
+            await self._notify(envelope, _timeout(options, to, inside))
         else:
             with _counted(self._metrics, message_type, self._metrics.notify_completed):
-                await self._transport.notify(envelope, timeout=_timeout(options, to, inside))
+                await self._notify(envelope, _timeout(options, to, inside))
+
+    async def _request(self, envelope: Envelope, timeout: float) -> bytes:
+        if not self._middleware:
+            return await self._transport.request(envelope, timeout=timeout)
+        send = wrap(functools.partial(self._transport.request, timeout=timeout), self._middleware)
+        return await send(envelope) or b""
+
+    async def _notify(self, envelope: Envelope, timeout: float) -> None:
+        await wrap(functools.partial(self._transport_notify, timeout), self._middleware)(envelope)
+
+    async def _transport_notify(self, timeout: float, envelope: Envelope) -> bytes:
+        await self._transport.notify(envelope, timeout=timeout)
+        return b""
 
 
 def _make_envelope(

@@ -7,6 +7,7 @@ import msgspec
 from clstr._client import Client
 from clstr._message import Message
 from clstr._request import Request
+from clstr._router import Context, Router
 from clstr._scoped_client import ScopedClient
 
 
@@ -55,3 +56,16 @@ def options_are_named(client: Client) -> None:
     client.key("a", {"a": "1"})  # type: ignore[call-arg]
     client.key("a", headers={"a": 1})  # type: ignore[dict-item]
     Client(client, num_shards=64)  # type: ignore[arg-type]
+
+
+router = Router()
+
+
+@router.on(GetUser)  # type: ignore[arg-type]
+async def answers_with_another_type(message: GetUser, context: Context) -> int:
+    return len(message.id) + context.shard
+
+
+@router.on(Untyped)  # type: ignore[arg-type]
+async def answers_what_nobody_knows(message: Untyped, context: Context) -> bytes:
+    return message.id.encode() + (context.key or "").encode()

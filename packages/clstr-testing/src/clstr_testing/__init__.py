@@ -23,17 +23,20 @@ if TYPE_CHECKING:
     from clstr_testing._oracle import Verdict as Verdict
     from clstr_testing._oracle import Violation as Violation
     from clstr_testing._oracle import judge as judge
+    from clstr_testing._ports import free_port as free_port
     from clstr_testing._process import ServerStartError as ServerStartError
     from clstr_testing._records import Ended as Ended
     from clstr_testing._records import Executed as Executed
     from clstr_testing._records import Journal as Journal
     from clstr_testing._records import Records as Records
     from clstr_testing._records import Sent as Sent
+    from clstr_testing._records import digest as digest
     from clstr_testing._records import read_journals as read_journals
     from clstr_testing._report import Result as Result
     from clstr_testing._report import run_suite as run_suite
     from clstr_testing._report import sentences as sentences
     from clstr_testing._servers import Server as Server
+    from clstr_testing._servers import ServerOptions as ServerOptions
     from clstr_testing._servers import nats_server as nats_server
     from clstr_testing._servers import redis_server as redis_server
     from clstr_testing._servers import valkey_server as valkey_server
@@ -50,10 +53,11 @@ _HOMES = {
     "_fault_proxy": ("FaultProxy",),
     "_leaks": ("LeakError", "no_leaks"),
     "_oracle": ("Verdict", "Violation", "judge"),
+    "_ports": ("free_port",),
     "_process": ("ServerStartError",),
-    "_records": ("Ended", "Executed", "Journal", "Records", "Sent", "read_journals"),
+    "_records": ("Ended", "Executed", "Journal", "Records", "Sent", "digest", "read_journals"),
     "_report": ("Result", "run_suite", "sentences"),
-    "_servers": ("Server", "nats_server", "redis_server", "valkey_server"),
+    "_servers": ("Server", "ServerOptions", "nats_server", "redis_server", "valkey_server"),
     "_suite": ("TransportSuite",),
     "_virtual_time": ("NothingCanHappenError", "VirtualTimeLoop"),
 }
@@ -84,12 +88,15 @@ __all__ = [
     "Sent",
     "Server",
     "ServerNotFoundError",
+    "ServerOptions",
     "ServerStartError",
     "TransportSuite",
     "Verdict",
     "Violation",
     "VirtualTimeLoop",
     "cluster",
+    "digest",
+    "free_port",
     "judge",
     "nats_server",
     "no_leaks",
