@@ -15,7 +15,7 @@ from clstr.errors import ClstrError
 # Each error, made as the library makes it: the built-in that it refines, its default of maybe_executed, its text.
 ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
     (errors.ClstrError("text"), Exception, False, "text"),
-    (errors.TransportClosedError(), ConnectionError, False, "the transport is closed"),
+    (errors.TransportClosedError(), ConnectionError, False, "the transport is closed: connect again"),
     (errors.TransportUnavailableError("no link"), ConnectionError, False, "no link"),
     (errors.ConnectionLostError("the link is gone"), ConnectionError, True, "the link is gone"),
     (errors.AuthenticationError("wrong password"), PermissionError, False, "wrong password"),
@@ -26,7 +26,12 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         False,
         "no node owns shard 7: start one that does, or check num_shards and seed",
     ),
-    (errors.NotOwnerError(7), LookupError, False, "the receiver does not own shard 7"),
+    (
+        errors.NotOwnerError(7),
+        LookupError,
+        False,
+        "the receiver does not own shard 7: send it again, its owner is changing",
+    ),
     (
         errors.DrainingError(7),
         ConnectionError,
@@ -43,9 +48,14 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         errors.EnvelopeExpiredError(7, 0.5),
         TimeoutError,
         False,
-        "the message for shard 7 did not start within its TTL of 0.5 s",
+        "the message for shard 7 did not start within its TTL of 0.5 s: its owner is busy",
     ),
-    (errors.HandlerTimeoutError(7, 30.0), TimeoutError, True, "the handler of shard 7 did not finish within 30 s"),
+    (
+        errors.HandlerTimeoutError(7, 30.0),
+        TimeoutError,
+        True,
+        "the handler of shard 7 did not finish within 30 s: raise handler_timeout or the ttl",
+    ),
     (errors.RequestTimeoutError(7, 5.0), TimeoutError, True, "no reply from shard 7 within 5 s"),
     (errors.HandlerError("KeyError", "'x'"), RuntimeError, True, "KeyError: 'x'"),
     (

@@ -551,3 +551,118 @@ class TestMetrics:
             with pytest.raises(NotOwnerError):
                 await transport.request(message(2))
         assert metrics.calls == [("shards_owned", "n", 1), ("shards_owned", "n", 0)]
+
+
+class Stateful:
+    """A handler that keeps state for each shard."""
+
+    def __init__(self, held: Held) -> None:
+        self.held = held
+        self.released: list[tuple[frozenset[int], frozenset[int]]] = []
+
+    async def __call__(self, envelope: Envelope) -> bytes:
+        return b""
+
+    async def release_shards(self, shards: frozenset[int]) -> None:
+        """Note the shards, and those that messages arrive for still."""
+        self.released.append((shards, self.held.shards))
+
+
+class TestHandlersWithState:
+    async def test_released_shards_are_told_after_their_last_message(self, held: HeldTransport) -> None:
+        handler = Stateful(held.subscription)
+        async with Node(held, handler, shards=[1, 2, 3]) as node:
+            held.subscription.drained.clear()
+            release = asyncio.create_task(node.release([1, 2]))
+            await held.subscription.draining.wait()
+            assert handler.released == []
+            held.subscription.drained.set()
+            await release
+            assert handler.released == [(frozenset({1, 2}), frozenset({3}))]
+
+    async def test_a_node_counts_a_shard_as_its_own_until_its_state_is_released(self, held: HeldTransport) -> None:
+        seen: list[frozenset[int]] = []
+
+        class Looking(Stateful):
+            async def release_shards(self, shards: frozenset[int]) -> None:
+                seen.append(node.shards)
+
+        node = Node(held, Looking(held.subscription), shards=[1, 2])
+        async with node:
+            await node.release([1])
+            assert node.shards == {2}
+        assert seen == [{1, 2}, {2}]
+        assert node.shards == frozenset()
+
+    async def test_the_end_releases_every_shard_after_the_last_message(self, held: HeldTransport) -> None:
+        handler = Stateful(held.subscription)
+        async with Node(held, handler, shards=[1, 2]):
+            assert handler.released == []
+        assert handler.released == [(frozenset({1, 2}), frozenset())]
+
+    async def test_a_subscription_that_fails_to_let_go_keeps_its_state(self, held: HeldTransport) -> None:
+        handler = Stateful(held.subscription)
+        async with Node(held, handler, shards=[1, 2]) as node:
+            held.subscription.error = ConnectionLostError("gone")
+            with pytest.raises(ConnectionLostError):
+                await node.release([1])
+            assert handler.released == []
+            assert node.shards == {1, 2}
+            held.subscription.error = None
+
+
+class TestMistakes:
+    async def test_what_fails_after_subscribing_leaves_nothing_subscribed(self, held: HeldTransport) -> None:
+        class Broken(NoMetrics):
+            def shards_owned(self, node_id: str, count: int) -> None:
+                if count:
+                    raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            async with Node(held, answer, shards=[1], metrics=Broken()):
+                raise AssertionError("it started")
+        assert held.subscription.held == set()
+
+    async def test_closing_on_another_loop_is_refused_and_changes_nothing(self, held: HeldTransport) -> None:
+        async with Node(held, answer, shards=[1]) as node:
+            with pytest.raises(RuntimeError, match="runs on another event loop: close it there"):
+                await asyncio.to_thread(lambda: asyncio.run(node.aclose()))
+            assert node.ready.is_set()
+            assert node.shards == {1}
+
+    async def test_a_handler_that_is_not_async_is_told_so(self, transport: Transport) -> None:
+        def plain(_envelope: Envelope) -> bytes:
+            return b"x"
+
+        async with Node(transport, plain, shards=[1]):  # type: ignore[arg-type]  # the mistake that this is about
+            with pytest.raises(HandlerError, match="the handler is not async: write `async def`"):
+                await transport.request(message())
+
+    async def test_a_wrong_reply_is_logged_and_counted_as_a_failure(
+        self, transport: Transport, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        completed: list[bool] = []
+
+        class Counting(NoMetrics):
+            def handler_completed(self, message_type: str, *, success: bool) -> None:
+                completed.append(success)
+
+        async def wrong(_envelope: Envelope) -> Any:  # Any: the mistake that this is about
+            return "text"
+
+        async with Node(transport, wrong, shards=[1], metrics=Counting()):
+            with pytest.raises(HandlerError, match="the handler returned str, not bytes or None"):
+                await transport.request(message())
+        assert completed == [False]
+        assert [record.name for record in caplog.records if record.levelno == logging.ERROR] == ["clstr.node"]
+
+    async def test_a_handler_that_cancels_itself_is_logged(
+        self, transport: Transport, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def cancels_itself(_envelope: Envelope) -> bytes:
+            raise asyncio.CancelledError
+
+        async with Node(transport, cancels_itself, shards=[1]):
+            with pytest.raises(asyncio.CancelledError):
+                await transport.request(message())
+        assert [record.name for record in caplog.records if record.levelno == logging.ERROR] == ["clstr.node"]

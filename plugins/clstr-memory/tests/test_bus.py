@@ -76,8 +76,10 @@ async def test_a_peer_that_leaves_ends_the_requests_that_wait_for_it() -> None:
         ("memory://a,b", "write one name without a port"),
         ("memory://a?codec=xml", "codec must be one of json, msgpack, not 'xml'"),
         ("memory://a?color=red", "color"),
+        ("memory:///a", "it has a name and parameters only, as in memory://name"),
+        ("memory://me:secret@a", "it has a name and parameters only, as in memory://name"),
     ],
-    ids=["two names", "unknown codec", "unknown parameter"],
+    ids=["two names", "unknown codec", "unknown parameter", "a path", "a user"],
 )
 async def test_a_mistake_in_the_url_is_named(url: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):

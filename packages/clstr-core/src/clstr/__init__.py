@@ -4,6 +4,10 @@ Route a request by key to the one node that owns it, over the broker that you al
     key --BLAKE2b--> shard --rendezvous--> node --handler--> reply
 """
 
+from clstr._actor import Actor as Actor
+from clstr._actor import every as every
+from clstr._actor import handles as handles
+from clstr._actor_handler import ActorHandler as ActorHandler
 from clstr._client import Client as Client
 from clstr._connect import connect as connect
 from clstr._context import refuse as refuse
@@ -56,6 +60,8 @@ from clstr.errors import UnknownSchemeError as UnknownSchemeError
 
 __all__ = [
     "AccessDeniedError",
+    "Actor",
+    "ActorHandler",
     "Assignment",
     "AuthenticationError",
     "CallCycleError",
@@ -101,6 +107,8 @@ __all__ = [
     "UnknownSchemeError",
     "assign_shards",
     "connect",
+    "every",
+    "handles",
     "refuse",
     "shard_for_key",
     "shards_for_node",

@@ -105,8 +105,8 @@ def connect(
 
     The URL's scheme chooses the plugin. Its parameters set fields of `Limits` and the plugin's own parameters:
     ``nats://127.0.0.1:4222?max_concurrent=5``. A field given twice has its value from the single keyword, else from
-    ``limits``, which counts as a whole, else from the URL. Everything about the arguments is checked at the call;
-    only opening needs the await.
+    ``limits``, which counts as a whole, else from the URL. The scheme, the names
+    of the parameters and the limits are checked at the call; what only the plugin can judge when it is awaited.
 
     Args:
         url: ``scheme://user:password@host:port,host:port/path?parameter=value``, see `clstr.plugins.TransportURL`.

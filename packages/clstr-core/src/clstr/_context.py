@@ -48,6 +48,14 @@ class Current(ABC):
     def reclaim(self) -> None:
         """Take the slot back, without waiting for it."""
 
+    def park(self) -> None:
+        """Give the slot to others while the handler waits for its turn at a key, which no request of its own ends."""
+        self.lend()
+
+    def unpark(self) -> None:
+        """Undo one `park`."""
+        self.reclaim()
+
 
 _current: ContextVar[Current | None] = ContextVar("clstr_current", default=None)
 

@@ -6,9 +6,9 @@ import asyncio
 import logging
 import secrets
 import string
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from clstr._context import refuse, set_current_node_id
 from clstr._envelope import Envelope
@@ -37,7 +37,8 @@ class Node:
 
     It answers the message ``clstr.node.info`` itself. It refuses messages for shards that it does not own and, if it
     knows ``num_shards``, messages whose key maps to another shard: their client was told another ``num_shards`` or
-    ``seed``. What a handler raises is logged once, at ``clstr.node``; payloads and header values never are.
+    ``seed``. What a handler raises is logged at ``clstr.node``, with the text that its exception has; payloads and
+    header values are never logged by clstr itself.
 
     Args:
         transport: What brings the messages; the node does not close it.
@@ -80,6 +81,7 @@ class Node:
         _check_parts(transport, handler)
         self._transport = transport
         self._handler = wrap(handler, check_middleware(middleware))
+        self._release_state = getattr(handler, "release_shards", _keep_nothing)
         self._num_shards = num_shards
         self._seed = seed
         self._owned = _initial_shards(shards, nodes, node_id, num_shards, seed)
@@ -92,6 +94,7 @@ class Node:
         self._stopping = asyncio.Event()
         self._is_started = False
         self._is_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self.ready: asyncio.Event = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -124,18 +127,25 @@ class Node:
     async def __aenter__(self) -> Self:
         self._check_new()
         self._is_started = True
+        self._loop = asyncio.get_running_loop()
         try:
             self._subscription = await self._transport.subscribe(sorted(self._owned), self._handle)
         except BaseException:
             self._is_started = False
             raise
-        if self._is_closed:
+        try:
+            self._begin()
+        except BaseException:
             await self.aclose()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        if self._is_closed:
             raise RuntimeError(f"node {self._node_id} was closed while it started")
         self._count_shards()
         self._logger.info("node %s owns %d shards", self._node_id, len(self._owned), extra=self._extra())
         self.ready.set()
-        return self
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
@@ -157,12 +167,14 @@ class Node:
 
         It waits as long as the transport's ``drain_timeout`` at most, and never for the handler that calls it.
         """
+        self._check_loop()
         self._is_closed = True
         self._stopping.set()
         self.ready.clear()
         try:
             if self._subscription is not None:
                 await self._subscription.aclose()
+                await self._release_state(frozenset(self._owned))
         finally:
             self._disown()
 
@@ -199,6 +211,7 @@ class Node:
         subscription, unwanted = self._running(), _check_shards(shards, self._num_shards)
         try:
             await subscription.remove(sorted(unwanted))
+            await self._release_state(unwanted)
         finally:
             self._owned -= unwanted - subscription.shards
             self._count_shards()
@@ -210,6 +223,11 @@ class Node:
             raise RuntimeError(f"node {self._node_id} is closed: make a new one")
         if self._is_started:
             raise RuntimeError(f"node {self._node_id} was started already: a node runs once")
+
+    def _check_loop(self) -> None:
+        """Refuse to close half: on another loop the subscription could not be let go of."""
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise RuntimeError(f"node {self._node_id} runs on another event loop: close it there")
 
     def _running(self) -> Subscription:
         if self._subscription is None or self._is_closed:
@@ -265,13 +283,18 @@ class Node:
         if envelope.type == NODE_INFO_TYPE:
             return encode_node_info(NodeInfo(self._node_id, sorted(self._owned)))
         try:
-            return await self._handler(envelope)
+            return _checked_reply(await _awaitable(self._handler(envelope)))
         except Exception as error:
             if not is_refusal(error):
                 self._log_failure(envelope, error)
             raise
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and not task.cancelling():  # nobody cancelled it: it raised that by itself
+                self._log_failure(envelope, error)
+            raise
 
-    def _log_failure(self, envelope: Envelope, error: Exception) -> None:
+    def _log_failure(self, envelope: Envelope, error: BaseException) -> None:
         self._logger.error(
             "the handler of %s failed on shard %d of node %s",
             envelope.type,
@@ -283,6 +306,22 @@ class Node:
 
     def _extra(self) -> dict[str, object]:
         return {"clstr_node": self._node_id}
+
+
+async def _keep_nothing(_shards: frozenset[int]) -> None:
+    """Release the state of a handler that keeps none."""
+
+
+def _awaitable(answer: Any) -> Awaitable[Any]:
+    if not hasattr(answer, "__await__"):
+        raise TypeError("the handler is not async: write `async def`")
+    return answer  # type: ignore[no-any-return]  # checked just now
+
+
+def _checked_reply(reply: object) -> bytes | None:
+    if reply is not None and not isinstance(reply, bytes):
+        raise TypeError(f"the handler returned {type(reply).__name__}, not bytes or None")
+    return reply
 
 
 def _check_parts(transport: object, handler: object) -> None:

@@ -72,15 +72,21 @@ class Route:
 
     message: Any
     reply: Any
-    handler: Callable[[Any, Context], Awaitable[Any]]
+    handler: Callable[..., Awaitable[Any]]
 
-    async def answer(self, envelope: Envelope) -> bytes | None:
-        """Decode, handle, encode. What cannot be decoded is refused, before any of the user's code runs."""
+    async def answer(self, envelope: Envelope, *target: object) -> bytes | None:
+        """
+        Decode, handle, encode. What cannot be decoded is refused, before any of the user's code runs.
+
+        Args:
+            envelope: The message.
+            target: The object whose method the handler is, if it is one.
+        """
         try:
             message = decode_request(envelope.data, self.message)
         except InvalidEnvelopeError as error:
             raise refuse(error) from error
-        result = await self.handler(message, Context(envelope, current_node_id()))
+        result = await self.handler(*target, message, Context(envelope, current_node_id()))
         return result if self.reply is bytes else encode(result)
 
 

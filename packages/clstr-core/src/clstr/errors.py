@@ -77,12 +77,17 @@ class ClstrError(Exception):
         return type(self).restore, (str(self), attributes)
 
 
+_CLOSED = "the transport is closed: connect again"
+
+
 class TransportClosedError(ClstrError, ConnectionError):
     """The transport was closed before or while it was used. ``maybe_executed`` only if the request was in flight."""
 
     code = "closed"
 
-    def __init__(self, message: str = "the transport is closed", *, maybe_executed: bool = False) -> None:
+    def __init__(
+        self, message: str = "the transport is closed: connect again", *, maybe_executed: bool = False
+    ) -> None:
         super().__init__(message, maybe_executed=maybe_executed)
 
 
@@ -132,7 +137,7 @@ class NotOwnerError(ClstrError, LookupError):
     facts: ClassVar[dict[str, type[Fact]]] = {"shard": int}
 
     def __init__(self, shard: int) -> None:
-        super().__init__(f"the receiver does not own shard {shard}")
+        super().__init__(f"the receiver does not own shard {shard}: send it again, its owner is changing")
         self.shard = shard
 
 
@@ -183,7 +188,7 @@ class EnvelopeExpiredError(ClstrError, TimeoutError):
     facts: ClassVar[dict[str, type[Fact]]] = {"shard": int, "ttl": float}
 
     def __init__(self, shard: int, ttl: float) -> None:
-        super().__init__(f"the message for shard {shard} did not start within its TTL of {ttl:g} s")
+        super().__init__(f"the message for shard {shard} did not start within its TTL of {ttl:g} s: its owner is busy")
         self.shard = shard
         self.ttl = ttl
 
@@ -202,7 +207,9 @@ class HandlerTimeoutError(ClstrError, TimeoutError):
     maybe_executed = True
 
     def __init__(self, shard: int, timeout: float) -> None:
-        super().__init__(f"the handler of shard {shard} did not finish within {timeout:g} s")
+        super().__init__(
+            f"the handler of shard {shard} did not finish within {timeout:g} s: raise handler_timeout or the ttl"
+        )
         self.shard = shard
         self.timeout = timeout
 

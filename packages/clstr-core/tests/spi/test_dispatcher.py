@@ -773,3 +773,111 @@ async def test_a_task_factory_that_fails_costs_a_message_but_no_slot(engine: Eng
     assert (error.error_type, error.error_message) == ("RuntimeError", "no tasks today")
     assert link.answer_to("lucky") == b"x"
     assert engine.dispatcher.active == 0
+
+
+# Messages that wait for their turn at a key.
+
+
+@pytest.fixture
+async def turns(open_engine: OpenEngine, link: FakeLink) -> tuple[Engine, asyncio.Lock, list[str]]:
+    """An engine with two slots, whose messages called ``hot`` park until the lock is free."""
+    engine = await open_engine(max_concurrent=2, max_queue=100)
+    hot, started = asyncio.Lock(), list[str]()
+
+    async def handler(envelope: Envelope) -> bytes:
+        started.append(envelope.type)
+        if envelope.type != "hot":
+            return b"cold"
+        own().park()
+        try:
+            async with hot:
+                return b"hot"
+        finally:
+            own().unpark()
+
+    await engine.subscribe([1], handler)
+    return engine, hot, started
+
+
+async def test_parked_messages_keep_others_from_nothing(
+    turns: tuple[Engine, asyncio.Lock, list[str]], link: FakeLink
+) -> None:
+    """Far more of them than may await requests at once: those count as running, since they ask for something."""
+    engine, hot, started = turns
+    await hot.acquire()
+    many = 10 * (2 + SPARE)
+    for _ in range(many):
+        link.deliver("hot")
+        await ticks(3)
+    assert counts(engine) == (0, many, 0)
+    link.deliver("cold")
+    await ticks()
+    assert link.answer_to("cold") == b"cold"
+    hot.release()
+    await ticks(5 * many)
+    assert started == ["hot"] * many + ["cold"]
+    assert leftovers(engine) == {}
+
+
+async def test_a_message_that_is_parked_twice_counts_again_after_the_second_unpark(
+    engine: Engine, link: FakeLink
+) -> None:
+    seen: list[tuple[int, tuple[int, int, int]]] = []
+
+    async def handler(_: Envelope) -> bytes:
+        for step in (own().park, own().park, own().unpark, own().unpark):
+            step()
+            seen.append((engine.dispatcher._outer_running, counts(engine)))
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await ticks()
+    parked = (0, (0, 1, 0))
+    assert seen == [parked, parked, parked, (1, (1, 0, 0))]
+    assert engine.dispatcher._outer_running == 0
+
+
+@pytest.mark.parametrize("depth", [0, 1])
+async def test_a_message_that_ends_while_parked_leaves_every_count(engine: Engine, link: FakeLink, depth: int) -> None:
+    """A task that it left behind waits for the turn: its end undoes nothing that the message's end undid."""
+    left: list[asyncio.Task[None]] = []
+    let_go = asyncio.Event()
+
+    async def wait_for_turn() -> None:
+        delivery = own()
+        delivery.park()
+        await let_go.wait()
+        delivery.unpark()
+
+    async def handler(_: Envelope) -> bytes:
+        left.append(asyncio.create_task(wait_for_turn()))
+        await ticks(3)
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("a", depth=depth)
+    await ticks()
+    assert link.answer_to("a") == b""
+    for _ in range(2):  # before its task gives the turn up, and after
+        assert (engine.dispatcher._outer_running, counts(engine)) == (0, (0, 0, 0))
+        let_go.set()
+        await asyncio.wait(left)
+
+
+async def test_in_another_thread_there_is_no_slot_to_park(engine: Engine, link: FakeLink) -> None:
+    async def park() -> None:
+        own().park()
+        own().unpark()
+
+    async def handler(_: Envelope) -> bytes:
+        thread = threading.Thread(target=contextvars.copy_context().run, args=(asyncio.run, park()))
+        thread.start()
+        thread.join()
+        assert counts(engine) == (1, 0, 0)
+        return b"done"
+
+    await engine.subscribe([1], handler)
+    link.deliver("a")
+    await ticks()
+    assert link.answer_to("a") == b"done"

@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from clstr_testing._actor_driver import actor as actor
     from clstr_testing._brokers import ServerNotFoundError as ServerNotFoundError
     from clstr_testing._check import Bench as Bench
     from clstr_testing._check import Check as Check
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from clstr_testing._virtual_time import VirtualTimeLoop as VirtualTimeLoop
 
 _HOMES = {
+    "_actor_driver": ("actor",),
     "_brokers": ("ServerNotFoundError",),
     "_check": ("Bench", "Check"),
     "_cluster": ("Cluster", "cluster"),
@@ -94,6 +96,7 @@ __all__ = [
     "Verdict",
     "Violation",
     "VirtualTimeLoop",
+    "actor",
     "cluster",
     "digest",
     "free_port",

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
+import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
 
+import clstr
 from clstr_testing._contract import CONTRACT
 from clstr_testing._report import Result, run_suite, sentences
 from clstr_testing._suite import TransportSuite
@@ -28,12 +31,23 @@ def main(arguments: list[str] | None = None) -> int:
         url = options.url
         guard = options.guard
 
+    logging.getLogger("clstr").setLevel(logging.CRITICAL)  # the checks provoke what it would warn of
+    try:
+        asyncio.run(_try_to_connect(options.url))
+    except (clstr.ClstrError, ValueError) as error:
+        parser.error(f"cannot connect: {error}")
     results = []
     for result in run_suite(Suite):
-        _print(f"{result.status:12} {result.check.name}")
+        _print(f"{result.status:12} {result.check.name} ({', '.join(result.check.proves)})")
         results.append(result)
     _print(*_table(results))
     return int(any(result.status == "failed" for result in results))
+
+
+async def _try_to_connect(url: str) -> None:
+    """Connect once, so that a mistake in the URL is named once."""
+    async with clstr.connect(url.replace("{cluster}", "try")):
+        pass
 
 
 def _table(results: list[Result]) -> Iterator[str]:

@@ -58,7 +58,7 @@ class Bench:
         return await clstr.connect(self.url.replace("{cluster}", self.cluster), **options)
 
     async def peer(self, **options: Any) -> clstr.Transport:
-        """Open a transport that is closed when the check ends. Its limits are generous unless ``options`` say so."""
+        """Open a transport that is closed when the check ends. It drains for 1 s at most, unless ``options`` say so."""
         transport = await self.connect(**{"drain_timeout": 1.0, **options})
         self._peers.push_async_callback(transport.aclose)
         return transport

@@ -24,7 +24,7 @@ class Result:
 
     Attributes:
         check: The check.
-        status: ``"passed"``, ``"failed"`` or ``"not checked"``.
+        status: ``"passed"``, ``"failed"``, ``"failed as expected"`` or ``"not checked"``.
         reason: Why it did not pass; empty if it did.
     """
 
@@ -43,10 +43,29 @@ def run_suite(
         suite: A subclass that says where to connect to.
         loop_factory: Makes the loops; by default asyncio does.
         only: The names of the checks to run; by default all.
+
+    Raises:
+        TypeError: A check was overridden.
+        ValueError: ``only`` names what is no check.
     """
-    for check in suite.checks():
-        if only is None or check.name in only:
-            yield _run(suite(), check, loop_factory)
+    suite.check_integrity()
+    checks = {check.name: check for check in suite.checks()}
+    chosen = checks.keys() if only is None else list(only)
+    unknown = sorted(set(chosen) - checks.keys())
+    if unknown:
+        raise ValueError(f"no checks: {', '.join(unknown)}")
+    for name in chosen:
+        result = _run(suite(), checks[name], loop_factory)
+        yield _as_expected(result, suite.expected_failures.get(name))
+
+
+def _as_expected(result: Result, expected: str | None) -> Result:
+    """Turn the failure that is expected into one, and its absence into a failure."""
+    if expected is None or result.status == "not checked":
+        return result
+    if result.status == "failed":
+        return Result(check=result.check, status="failed as expected", reason=expected)
+    return Result(check=result.check, status="failed", reason=f"it passed, but was expected to fail: {expected}")
 
 
 def _run(bench: TransportSuite, check: Check, loop_factory: LoopFactory | None) -> Result:
@@ -97,6 +116,7 @@ def sentences(results: Iterable[Result]) -> dict[str, str]:
 
 
 def _worst(statuses: set[str]) -> str:
-    if "failed" in statuses:
-        return "failed"
+    for failure in ("failed", "failed as expected"):
+        if failure in statuses:
+            return failure
     return "passed" if "passed" in statuses else "not checked"

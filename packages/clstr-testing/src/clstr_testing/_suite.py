@@ -42,15 +42,25 @@ class TransportSuite(RoutingChecks, RunningChecks, OutcomeChecks, LifetimeChecks
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        cls.check_integrity()
+
+    @classmethod
+    def check_integrity(cls) -> None:
+        """Raise `TypeError` if a check was overridden, or a failure is expected that cannot be or has no reason."""
         names = {check.name for check in checks_of(TransportSuite)}
-        for name in sorted(names & vars(cls).keys()):
-            raise TypeError(f"{cls.__name__} overrides the check {name}: state it in expected_failures instead")
-        for name in sorted(cls.expected_failures.keys() - names):
-            raise TypeError(f"{cls.__name__} expects the failure of {name}, which is no check")
+        for name in sorted({*names, "skip_unless_checkable"}):
+            if getattr(cls, name, None) is not getattr(TransportSuite, name):
+                raise TypeError(f"{cls.__name__} overrides the check {name}: state it in expected_failures instead")
+        for name, reason in cls.expected_failures.items():
+            if name not in names:
+                raise TypeError(f"{cls.__name__} expects the failure of {name}, which is no check")
+            if not reason.strip():
+                raise TypeError(f"{cls.__name__} expects the failure of {name}: say why")
 
     @pytest.fixture(autouse=True)
     def _prepare(self, request: pytest.FixtureRequest) -> None:
         """Take the URL from a fixture, if there is one, and mark what is expected to fail."""
+        self.check_integrity()
         try:
             url: str = request.getfixturevalue("url")
         except pytest.FixtureLookupError as error:

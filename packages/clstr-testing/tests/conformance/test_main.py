@@ -17,8 +17,8 @@ def test_a_transport_that_keeps_the_contract_exits_with_0(capsys: pytest.Capture
     """Every check is printed as it ends, then a table of every sentence, then what was not checked."""
     assert main(["loopback://{cluster}"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "passed       test_none_becomes_empty_bytes" in lines
-    assert "not checked  test_garbage_never_stops_the_receiver" in lines
+    assert "passed       test_none_becomes_empty_bytes (T1.2)" in lines
+    assert "not checked  test_garbage_never_stops_the_receiver (T15.1)" in lines
     for number, sentence in CONTRACT.items():
         status = "not checked" if number.startswith("T13.") or number == "T15.1" else "passed"
         assert f"{number:6} {status:12} {sentence}" in lines
@@ -30,7 +30,7 @@ def test_a_transport_that_breaks_it_exits_with_1(capsys: pytest.CaptureFixture[s
     """The reason stands at the end."""
     assert main(["loopback://{cluster}?fault=NoneBecomesNull", "--guard", "5"]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "failed       test_none_becomes_empty_bytes" in lines
+    assert "failed       test_none_becomes_empty_bytes (T1.2)" in lines
     assert f"T1.2   failed       {CONTRACT['T1.2']}" in lines
     assert f"T1.1   passed       {CONTRACT['T1.1']}" in lines
     assert any(line.endswith(" checks passed, 1 failed, 6 not checked") for line in lines)
@@ -50,3 +50,11 @@ def test_the_module_is_a_program() -> None:
         [sys.executable, "-m", "clstr_testing", "--help"], capture_output=True, text=True, check=True, timeout=30
     )
     assert program.stdout.startswith("usage: python -m clstr_testing")
+
+
+def test_a_url_that_cannot_be_connected_to_is_named_once(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["loopbakc://{cluster}"])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("loopbakc") == 1

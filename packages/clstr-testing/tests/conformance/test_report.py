@@ -146,3 +146,20 @@ def test_a_sentence_fails_with_any_check_and_passes_only_with_one() -> None:
         "not checked",
         "not checked",
     ]
+
+
+def test_an_expected_failure_is_no_failure_and_its_absence_is_one() -> None:
+    reason = "nobody is there yet"
+    broken = type("Broken", (Unreachable,), {"expected_failures": dict.fromkeys(SMALL, reason)})
+    [result] = run_suite(broken, only=SMALL)
+    assert (result.status, result.reason) == ("failed as expected", reason)
+    assert sentences([result])["T1.2"] == "failed as expected"
+    healthy = type("Healthy", (LoopbackSuite,), {"expected_failures": dict.fromkeys(SMALL, reason)})
+    [result] = run_suite(healthy, only=SMALL)
+    assert result.status == "failed"
+    assert result.reason == f"it passed, but was expected to fail: {reason}"
+
+
+def test_a_name_that_is_no_check_is_refused() -> None:
+    with pytest.raises(ValueError, match="no checks: test_nothing"):
+        list(run_suite(LoopbackSuite, only=["test_nothing"]))

@@ -146,3 +146,19 @@ def test_only_a_check_can_be_expected_to_fail() -> None:
 def test_a_suite_may_have_tests_of_its_own(run: Run) -> None:
     own = TEN_LINES + "\n        def test_of_mine(self):\n            assert self.url\n"
     run(own, "-k", "of_mine").assert_outcomes(passed=1, deselected=CHECKS)
+
+
+def test_a_check_cannot_be_overridden_by_a_mixin() -> None:
+    mixin = type("Mixin", (), {"test_none_becomes_empty_bytes": None})
+    with pytest.raises(TypeError, match="overrides the check test_none_becomes_empty_bytes"):
+        type("Mine", (mixin, TransportSuite), {})
+
+
+def test_what_decides_on_skipping_cannot_be_overridden() -> None:
+    with pytest.raises(TypeError, match="overrides the check skip_unless_checkable"):
+        type("Mine", (TransportSuite,), {"skip_unless_checkable": lambda *_: None})
+
+
+def test_an_expected_failure_needs_a_reason() -> None:
+    with pytest.raises(TypeError, match="expects the failure of test_none_becomes_empty_bytes: say why"):
+        type("Mine", (TransportSuite,), {"expected_failures": {"test_none_becomes_empty_bytes": " "}})

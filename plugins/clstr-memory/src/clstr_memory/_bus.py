@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakValueDictionary
@@ -20,6 +21,7 @@ class Bus:
 
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
+        self.pid = os.getpid()
         self.members: set[MemoryLink] = set()
         self.is_cut = False
         self.longest_delay = 0.0
@@ -57,7 +59,7 @@ class Bus:
 
     def is_abandoned(self) -> bool:
         """Tell whether nobody can use this bus any more."""
-        return self.loop.is_closed() or not self.members
+        return self.loop.is_closed() or not self.members or self.pid != os.getpid()
 
     def enter(self, link: MemoryLink, shards: Iterable[int]) -> None:
         """Let ``link`` hold ``shards``."""

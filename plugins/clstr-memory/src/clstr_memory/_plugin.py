@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clstr.abc import Transport
-from clstr.plugins import API_VERSION, ConnectOptions, TransportSpec, TransportURL, hookimpl
+from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl
 from clstr.spi import Engine
 from clstr_memory._bus import Bus
 from clstr_memory._faults import Faults
@@ -17,6 +17,8 @@ FAULTS = {"seed": int, "delay": float, "drop_reply": float, "disconnect": float}
 
 async def open_memory(url: TransportURL, options: ConnectOptions) -> Transport:
     """Open a peer on the bus that ``url`` names."""
+    if url.path or url.username or url.password:
+        raise ValueError("malformed memory URL: it has a name and parameters only, as in memory://name?codec=json")
     faults: dict[str, Any] = {name: options.extra[name] for name in FAULTS if name in options.extra}
     link = MemoryLink(Bus.named(url.name), Faults(**faults))
     codec = str(options.extra.get("codec", "msgpack"))
@@ -26,4 +28,4 @@ async def open_memory(url: TransportURL, options: ConnectOptions) -> Transport:
 @hookimpl
 def clstr_transports() -> Sequence[TransportSpec]:
     """Provide ``memory://`` and ``memory://name``."""
-    return [TransportSpec(scheme="memory", open=open_memory, api=API_VERSION, parameters={"codec": str, **FAULTS})]
+    return [TransportSpec(scheme="memory", open=open_memory, api=1, parameters={"codec": str, **FAULTS})]

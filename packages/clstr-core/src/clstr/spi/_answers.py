@@ -41,6 +41,7 @@ class Answers:
             kind = type(result).__name__
             self._fail(delivery, HandlerError("TypeError", f"the handler returned {kind}, not bytes or None"))
         elif len(result) > self.max_payload_bytes:
+            self._logger.warning("a reply has %d bytes, too many (%s)", len(result), delivery)
             self._fail(delivery, PayloadTooLargeError(len(result), self.max_payload_bytes, is_reply=True))
         elif not delivery.oneway and not delivery.answered:
             self._reply(delivery, result)

@@ -29,6 +29,7 @@ class Delivery(Current):
         task: Its handler's task, once it has started.
         begun: Whether its handler has taken its first step.
         lent: How many of the handler's tasks await a request now; above 0 its slot is another's.
+        parked: How many of the handler's tasks wait for a turn at a key.
         closing: How many of its handler's tasks are in an `aclose` that must not wait for it.
         answered: Whether the answer is out, or none is wanted any more.
     """
@@ -42,6 +43,7 @@ class Delivery(Current):
         "dispatcher",
         "lent",
         "oneway",
+        "parked",
         "size",
         "subscription",
         "task",
@@ -61,6 +63,7 @@ class Delivery(Current):
     tick: int
     task: asyncio.Task[None] | None
     lent: int
+    parked: int
     closing: int
     begun: bool
     answered: bool
@@ -91,6 +94,7 @@ class Delivery(Current):
         self.tick = 0
         self.task = None
         self.lent = 0
+        self.parked = 0
         self.closing = 0
         self.begun = False
         self.answered = False
@@ -111,6 +115,16 @@ class Delivery(Current):
         """Take the slot back, without waiting for it."""
         if self._is_here():
             self.dispatcher.reclaim(self)
+
+    def park(self) -> None:
+        """Give the slot to others while the handler waits for its turn at a key."""
+        if self._is_here():
+            self.dispatcher.park(self)
+
+    def unpark(self) -> None:
+        """Take the slot back, without waiting for it."""
+        if self._is_here():
+            self.dispatcher.unpark(self)
 
     def _is_here(self) -> bool:
         """Tell whether this is the handler's loop: one that it started in another thread has no slot to lend."""

@@ -96,7 +96,8 @@ class Dispatcher:
         # Where nested messages may not start they are refused: if they waited, everybody might wait for them.
         if delivery.depth:
             return self._suspended < self._max_suspended
-        return not self._nested and self._outer_running < self._limits.max_concurrent + SPARE
+        fits = self._outer_running < self._limits.max_concurrent + SPARE and self._suspended < self._max_suspended
+        return fits and not self._nested
 
     def _enqueue(self, queue: _Queue, delivery: Delivery) -> None:
         queue[delivery] = None
@@ -132,7 +133,10 @@ class Dispatcher:
         set_current(delivery)
         delivery.begun = True
         try:
-            result = await delivery.subscription.handler(delivery.envelope)
+            answer = delivery.subscription.handler(delivery.envelope)
+            if not hasattr(answer, "__await__"):
+                raise TypeError("the handler is not async: write `async def`")
+            result = await answer
         except BaseException as error:  # cancellation included: this task ends here, and its sender is told why
             self._answers.handler_raised(delivery, error)
             if not isinstance(error, (Exception, asyncio.CancelledError)):
@@ -148,7 +152,7 @@ class Dispatcher:
             self._held_bytes[delivery.depth > 0] -= delivery.size
         else:
             self._active -= 1
-        self._outer_running -= not delivery.depth
+        self._outer_running -= not delivery.depth and not delivery.parked
         self._running.discard(delivery)
         self._deadlines.discard(delivery.tick, delivery)
         # Tasks that the handler left behind keep this delivery in their context; they need not keep its payload.
@@ -188,6 +192,20 @@ class Dispatcher:
             self._suspended -= 1
             self._held_bytes[delivery.depth > 0] -= delivery.size
             self._wake()  # where too many were suspended, one more may start now
+
+    def park(self, delivery: Delivery) -> None:
+        """Lend the slot of a message that waits for its turn: until then it asks for nothing, and counts for little."""
+        delivery.parked += 1
+        if delivery.parked == 1 and not delivery.ended:
+            self._outer_running -= not delivery.depth
+        self.lend(delivery)
+
+    def unpark(self, delivery: Delivery) -> None:
+        """Undo one `park`."""
+        delivery.parked -= 1
+        if delivery.parked == 0 and not delivery.ended:
+            self._outer_running += not delivery.depth
+        self.reclaim(delivery)
 
     def _wake(self) -> None:
         """Start what waits, but not here: with eager tasks the next handler would run inside the call of this one."""

@@ -1,0 +1,173 @@
+"""Actors: one object per key, one message at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, ClassVar, TypeVar, overload
+
+from clstr._context import set_current
+from clstr._message import Message, message_type, type_name
+from clstr._router import Context, Route, checked_route
+from clstr.errors import OverloadedError
+
+R = TypeVar("R")
+Method = Callable[[Any, Any, Context], Awaitable[R]]
+_logger = logging.getLogger("clstr.actor")
+MAX_TASKS = 32
+_PERIODIC = "clstr-periodic"  # the name of tasks that do not count
+
+
+class Actor:
+    """
+    The base of classes whose instances hold the state of one key.
+
+        class Account(clstr.Actor):
+            async def on_start(self) -> None:
+                self.balance = await load(self.key)
+
+            @clstr.handles(Deposit)
+            async def deposit(self, message: Deposit, context: clstr.Context) -> Balance:
+                self.balance += message.amount
+                return Balance(self.balance)
+
+        node = clstr.Node(transport, clstr.ActorHandler(Account), shards=shards)
+
+    There is one instance per key and node, and it handles one message at a time, in order of arrival.
+
+    Attributes:
+        key: The key, set before `on_start`.
+        max_tasks: How many tasks `spawn` may have running.
+        reentrant: Whether a message may be handled while the actor awaits a request that led to it. Where it may not,
+            such a message is refused with `CallCycleError`: waiting for its turn would never end.
+    """
+
+    key: str
+    max_tasks: ClassVar[int] = MAX_TASKS
+    reentrant: ClassVar[bool] = False
+    routes: ClassVar[dict[str, Route]] = {}
+    timers: ClassVar[dict[str, float]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.routes, cls.timers = {}, {}
+        for base in reversed(cls.__mro__):  # those of every base, not only of the first
+            cls.routes.update(_routes_of(base))
+            cls.timers.update(_timers_of(base))
+
+    async def on_start(self) -> None:
+        """Load the state. What it raises fails the message that it was started for, and the actor is forgotten."""
+
+    async def on_stop(self) -> None:
+        """Store the state: the actor was idle, makes room, or its shard is released. What it raises is logged."""
+
+    def on_error(self, error: Exception) -> bool:  # noqa: ARG002 -- for those who override it
+        """Tell whether the actor is to be stopped, and started anew for the next message, because ``error`` escaped."""
+        return False
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """
+        Run ``work`` beside the messages until it ends or the actor stops, which cancels it. What it raises is logged.
+
+        Raises:
+            OverloadedError: ``max_tasks`` run.
+        """
+        if sum(task.get_name() != _PERIODIC for task in self._tasks()) >= self.max_tasks:
+            work.close()
+            raise OverloadedError("max_tasks", self.max_tasks)
+        return self._run(work)
+
+    def repeat(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work``, which is periodic, as `spawn` does; it does not count as one of ``max_tasks``."""
+        _ = self._run(work, name=_PERIODIC)
+
+    def _run(self, work: Coroutine[Any, Any, None], *, name: str | None = None) -> asyncio.Task[None]:
+        context = contextvars.copy_context()
+        context.run(set_current, None)  # it outlives the message that it was spawned for
+        task = asyncio.get_running_loop().create_task(work, name=name, context=context)
+        self._tasks().add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _tasks(self) -> set[asyncio.Task[None]]:
+        tasks: set[asyncio.Task[None]] = self.__dict__.setdefault("_clstr_tasks", set())
+        return tasks
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks().discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            _logger.error("a task of a %s failed", type_name(type(self)), exc_info=task.exception())
+
+    async def cancel_tasks(self) -> None:
+        """Cancel what was spawned, and wait for its end. Called before `on_stop`."""
+        tasks = [task for task in self.__dict__.get("_clstr_tasks", ()) if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+
+@overload
+def handles(message: type[Message[R]]) -> Callable[[Method[R]], Method[R]]: ...
+@overload
+def handles(message: type[object], *, reply: type[R]) -> Callable[[Method[R]], Method[R]]: ...
+def handles(message: type[Any], *, reply: Any = None) -> Any:
+    """
+    Return a decorator that lets an async method of an `Actor` handle ``message``; as `Router.on`.
+
+    Args:
+        message: The class of the messages.
+        reply: The type of the replies, if the class names none; ``bytes`` is sent as it is.
+
+    Raises:
+        TypeError: The class cannot be decoded, the type of its reply is not known, or the method is not async.
+    """
+    route_for = checked_route(message, reply)
+
+    def mark(method: Any) -> Any:
+        method.clstr_route = (message_type(message), route_for(method))
+        return method
+
+    return mark
+
+
+def every(seconds: float) -> Callable[[Callable[[Any], Awaitable[None]]], Callable[[Any], Awaitable[None]]]:
+    """
+    Return a decorator that runs an async method of an `Actor` every so many seconds, in a turn of its own.
+
+    What it raises is logged. It does not keep an idle actor alive.
+
+    Raises:
+        TypeError: The method is not async.
+        ValueError: ``seconds`` is not above 0.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds must be above 0, not {seconds!r}")
+
+    def mark(method: Any) -> Any:
+        if not inspect.iscoroutinefunction(method):
+            raise TypeError(f"periodic work must be an async method, not {method!r}")
+        method.clstr_every = seconds
+        return method
+
+    return mark
+
+
+def _timers_of(cls: type) -> dict[str, float]:
+    return {name: value.clstr_every for name, value in vars(cls).items() if hasattr(value, "clstr_every")}
+
+
+def _routes_of(cls: type) -> dict[str, Route]:
+    routes: dict[str, Route] = {}
+    for name, value in vars(cls).items():
+        marked = getattr(value, "clstr_route", None)
+        if marked is None:
+            continue
+        type_, route = marked
+        if type_ in routes:
+            raise TypeError(f"{cls.__name__}.{name} handles {type_!r}, which another method of it handles already")
+        routes[type_] = route
+    return routes

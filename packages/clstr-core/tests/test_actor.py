@@ -1,0 +1,236 @@
+"""`clstr.Actor`: its marks, what it inherits, and the tasks that it owns."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import msgspec
+import pytest
+
+from clstr._actor import MAX_TASKS, Actor, every, handles
+from clstr._actor_handler import ActorHandler
+from clstr._context import Current, current
+from clstr._envelope import KEY_HEADER, Envelope
+from clstr._message import Message
+from clstr._router import Context
+from clstr.errors import OverloadedError
+
+Handling = Callable[..., AbstractContextManager[Current]]
+
+
+class Get(msgspec.Struct, Message[str]):
+    pass
+
+
+class Put(msgspec.Struct, Message[str]):
+    pass
+
+
+class Raw(msgspec.Struct):
+    pass
+
+
+class Base(Actor):
+    @handles(Get)
+    async def get(self, _message: Get, context: Context) -> str:
+        return f"base {context.key} {self.key}"
+
+    @handles(Raw, reply=bytes)
+    async def raw(self, _message: Raw, _context: Context) -> bytes:
+        return b"raw"
+
+    @every(3)
+    async def tick(self) -> None: ...
+
+
+class Derived(Base):
+    @handles(Put)
+    async def put(self, _message: Put, _context: Context) -> str:
+        return "derived"
+
+    @handles(Raw, reply=bytes)
+    async def other_raw(self, _message: Raw, _context: Context) -> bytes:
+        return b"derived raw"
+
+    @every(4)
+    async def tock(self) -> None: ...
+
+
+class Mixin:
+    @handles(Put)
+    async def put(self, _message: Put, _context: Context) -> str:
+        return "mixin"
+
+    @every(7)
+    async def tick(self) -> None: ...
+
+
+class Mixed(Base, Mixin):
+    pass
+
+
+async def ask(cls: type[Actor], type_: str) -> bytes | None:
+    return await ActorHandler(cls)(Envelope(shard=1, type=type_, data=b"{}", headers={KEY_HEADER: "a"}))
+
+
+async def forever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("cls", "type_", "reply"),
+    [
+        (Base, "Get", b'"base a a"'),
+        (Base, "Raw", b"raw"),
+        (Derived, "Get", b'"base a a"'),
+        (Derived, "Put", b'"derived"'),
+        (Derived, "Raw", b"derived raw"),
+        (Mixed, "Get", b'"base a a"'),
+        (Mixed, "Put", b'"mixin"'),
+    ],
+    ids=["own", "own bytes", "inherited", "added", "overridden", "first base", "second base"],
+)
+async def test_a_message_finds_the_method_for_its_type(cls: type[Actor], type_: str, reply: bytes) -> None:
+    assert await ask(cls, type_) == reply
+
+
+def test_a_class_adds_nothing_to_its_bases() -> None:
+    assert (Actor.routes, Actor.timers) == ({}, {})
+    assert sorted(Base.routes) == ["Get", "Raw"]
+    assert (Base.timers, Derived.timers) == ({"tick": 3}, {"tick": 3, "tock": 4})
+    assert Mixed.timers == {"tick": 3}  # the nearer base wins
+
+
+def test_two_methods_for_one_type_are_a_mistake() -> None:
+    with pytest.raises(TypeError, match=r"Twice\.b handles 'Get', which another method of it handles already"):
+
+        class Twice(Actor):
+            @handles(Get)
+            async def a(self, _message: Get, _context: Context) -> str:
+                return ""
+
+            @handles(Get)
+            async def b(self, _message: Get, _context: Context) -> str:
+                return ""
+
+
+async def async_method(_self: Any, _message: Any, _context: Context) -> bytes:  # Any: any actor, any message
+    return b""
+
+
+def plain_method(_self: Any, _message: Any, _context: Context) -> bytes:  # Any: any actor, any message
+    return b""
+
+
+@pytest.mark.parametrize(
+    ("message", "reply", "method", "text"),
+    [
+        ("Get", None, async_method, "takes the class of the messages"),
+        (Raw, None, async_method, "the type of the reply to Raw is not known"),
+        (Raw, bytes, plain_method, "the handler of Raw must be an async function"),
+    ],
+    ids=["no class", "no reply type", "not async"],
+)
+def test_a_mistake_in_a_mark_is_named(message: Any, reply: Any, method: Any, text: str) -> None:  # Any: the mistakes
+    with pytest.raises(TypeError, match=text):
+        handles(message, reply=reply)(method)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")], ids=str)
+def test_periodic_work_needs_a_period(seconds: float) -> None:
+    with pytest.raises(ValueError, match="seconds must be above 0"):
+        every(seconds)
+
+
+def test_periodic_work_must_be_async() -> None:
+    with pytest.raises(TypeError, match="periodic work must be an async method"):
+        every(1)(lambda _self: None)  # type: ignore[arg-type,return-value]  # the mistake that this is about
+
+
+async def test_by_default_an_actor_starts_and_stops_without_ado_and_survives_errors() -> None:
+    actor = Actor()
+    await actor.on_start()
+    await actor.on_stop()
+    assert not actor.on_error(ValueError())
+    await actor.cancel_tasks()
+
+
+async def test_spawned_work_is_bounded_and_its_end_makes_room() -> None:
+    actor = Actor()
+    let_go = asyncio.Event()
+
+    async def work() -> None:
+        await let_go.wait()
+
+    tasks = [actor.spawn(work()) for _ in range(MAX_TASKS)]
+    with pytest.raises(OverloadedError) as caught:
+        _ = actor.spawn(work())
+    assert (caught.value.limit, caught.value.bound) == ("max_tasks", 32)
+    let_go.set()
+    await asyncio.wait(tasks)
+    await asyncio.sleep(0)
+    again = actor.spawn(work())
+    await again
+
+
+async def test_spawned_work_is_cancelled_and_awaited_at_the_stop() -> None:
+    ended: list[str] = []
+
+    class Owner(Base):
+        async def on_start(self) -> None:
+            self.work_task = self.spawn(self.work())
+
+        async def work(self) -> None:
+            try:
+                await forever()
+            finally:
+                await asyncio.sleep(0)
+                ended.append("work")
+
+        async def on_stop(self) -> None:
+            ended.append("stop")
+
+    handler = ActorHandler(Owner)
+    await handler(Envelope(shard=1, type="Get", data=b"{}", headers={KEY_HEADER: "a"}))
+    await asyncio.sleep(0)
+    await handler.aclose()
+    assert ended == ["work", "stop"]
+
+
+async def test_work_that_cancels_the_tasks_does_not_cancel_itself() -> None:
+    actor = Actor()
+    other = actor.spawn(forever())
+    itself = actor.spawn(actor.cancel_tasks())
+    await itself
+    assert other.cancelled()
+    assert not itself.cancelled()
+
+
+async def test_spawned_work_that_fails_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def work() -> None:
+        raise ValueError("no")
+
+    task = Base().spawn(work())
+    await asyncio.wait({task})
+    await asyncio.sleep(0)
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("clstr.actor", logging.ERROR)
+    assert record.getMessage() == "a task of a Base failed"
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ValueError)
+
+
+async def test_spawned_work_is_not_done_for_the_message_that_it_was_spawned_for(handling: Handling) -> None:
+    seen: list[Current | None] = []
+
+    async def work() -> None:
+        seen.append(current())
+
+    with handling():
+        await Actor().spawn(work())
+        assert current() is not None
+    assert seen == [None]

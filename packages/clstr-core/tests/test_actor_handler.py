@@ -1,0 +1,775 @@
+"""The life of actors: started once, one message at a time, stopped when idle, in the way, or released."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+import msgspec
+import pytest
+
+import clstr_testing
+from clstr import _actor_handler
+from clstr._actor import Actor, every, handles
+from clstr._actor_handler import ActorHandler
+from clstr._context import Current, current, is_refusal_of, set_current
+from clstr._envelope import KEY_HEADER, Envelope
+from clstr._message import Message
+from clstr._router import Context
+from clstr.errors import (
+    CallCycleError,
+    ClstrError,
+    DrainingError,
+    InvalidEnvelopeError,
+    KeyRequiredError,
+    MissingKeyHeaderError,
+    OverloadedError,
+    UnknownMessageError,
+)
+
+Handling = Callable[..., AbstractContextManager[Current]]
+Answer = asyncio.Task[bytes | None]
+
+
+class Do(msgspec.Struct, Message[str]):
+    name: str
+
+
+class Fail(msgspec.Struct, Message[str]):
+    name: str
+
+
+class World:
+    """What happened to all actors, and what is to happen."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.made = 0
+        self.gates: dict[str, asyncio.Event] = {}
+        self.errors: dict[str, Exception] = {}
+        self.restarts = False
+        self.live = 0
+        self.peak = 0
+
+    def hold(self, *events: str) -> None:
+        self.gates.update({event: asyncio.Event() for event in events})
+
+    async def let_go(self, *events: str) -> None:
+        for event in events:
+            self.gates.pop(event).set()
+            await ticks()
+
+    async def pass_by(self, event: str) -> None:
+        """Note ``event``, wait if it is held, fail if it is to."""
+        self.events.append(event)
+        if event in self.gates:
+            await self.gates[event].wait()
+        if event in self.errors:
+            raise self.errors.pop(event)
+
+
+class Worker(Actor):
+    world: ClassVar[World]
+
+    async def on_start(self) -> None:
+        world = self.world
+        world.made += 1
+        world.live += 1
+        world.peak = max(world.peak, world.live)
+        self.number = world.made
+        try:
+            await world.pass_by(f"start {self.key}")
+        except BaseException:
+            world.live -= 1
+            raise
+
+    async def on_stop(self) -> None:
+        try:
+            await self.world.pass_by(f"stop {self.key}")
+        finally:
+            self.world.live -= 1
+
+    def on_error(self, error: Exception) -> bool:
+        self.world.events.append(f"error {error}")
+        return self.world.restarts
+
+    @handles(Do)
+    async def do(self, message: Do, context: Context) -> str:
+        await self.world.pass_by(f"{context.key} {message.name}")
+        return f"{message.name} by {self.number}"
+
+    @handles(Fail)
+    async def fail(self, message: Fail, _context: Context) -> str:
+        raise ValueError(message.name)
+
+
+async def ticks(count: int = 12) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture(autouse=True)
+async def guard() -> AsyncIterator[None]:
+    """Nothing here takes time."""
+    async with asyncio.timeout(10):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(Worker, "world", world, raising=False)
+    return world
+
+
+def message(key: str, name: str = "x", type_: str = "Do", shard: int = 1) -> Envelope:
+    return Envelope(shard=shard, type=type_, data=msgspec.json.encode({"name": name}), headers={KEY_HEADER: key})
+
+
+async def call(handler: ActorHandler, envelope: Envelope) -> bytes | None:
+    return await handler(envelope)
+
+
+def send(handler: ActorHandler, key: str, name: str = "x", type_: str = "Do", shard: int = 1) -> Answer:
+    return asyncio.create_task(call(handler, message(key, name, type_, shard)))
+
+
+async def refused(handling: Handling, handler: ActorHandler, envelope: Envelope, *chain: str) -> ClstrError:
+    """Return the error that ``envelope`` is refused with."""
+    with handling(envelope=envelope) as inside:
+        inside.chain = chain
+        with pytest.raises(ClstrError) as caught:
+            await handler(envelope)
+    assert is_refusal_of(caught.value, inside)
+    return caught.value
+
+
+def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
+        runner.run(work)
+
+
+# Messages.
+
+
+async def test_a_message_is_answered_by_the_actor_of_its_key(world: World) -> None:
+    handler = ActorHandler(Worker)
+    assert await handler(message("a")) == b'"x by 1"'
+    assert await handler(message("b")) == b'"x by 2"'
+    assert await handler(message("a", "y")) == b'"y by 1"'
+    assert world.events == ["start a", "a x", "start b", "b x", "a y"]
+    assert len(handler) == 2
+
+
+async def test_one_key_has_one_message_at_a_time_in_order_of_arrival(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a 0", "a 1", "a 2")
+    answers = [send(handler, "a", str(number)) for number in range(3)]
+    await ticks()
+    assert world.events == ["start a", "a 0"]
+    await world.let_go("a 0")
+    assert world.events == ["start a", "a 0", "a 1"]
+    await world.let_go("a 1", "a 2")
+    assert [await answer for answer in answers] == [b'"0 by 1"', b'"1 by 1"', b'"2 by 1"']
+
+
+async def test_different_keys_go_on_at_once(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a x", "b x")
+    answers = [send(handler, "a"), send(handler, "b")]
+    await ticks()
+    assert world.events == ["start a", "a x", "start b", "b x"]
+    await world.let_go("b x")
+    assert await answers[1] == b'"x by 2"'
+    assert not answers[0].done()
+    await world.let_go("a x")
+    assert await answers[0] == b'"x by 1"'
+
+
+async def test_20_first_messages_at_once_make_one_actor_and_keep_their_order(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("start a")
+    answers = [send(handler, "a", str(number)) for number in range(20)]
+    await ticks()
+    assert world.events == ["start a"]
+    await world.let_go("start a")
+    assert await asyncio.gather(*answers) == [f'"{number} by 1"'.encode() for number in range(20)]
+    assert world.events == ["start a", *(f"a {number}" for number in range(20))]
+
+
+async def test_a_message_that_is_cancelled_while_it_waits_is_never_handled(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a 0")
+    answers = [send(handler, "a", str(number)) for number in range(3)]
+    await ticks()
+    answers[1].cancel()
+    await world.let_go("a 0")
+    assert await answers[2] == b'"2 by 1"'
+    assert answers[1].cancelled()
+    assert world.events == ["start a", "a 0", "a 2"]
+
+
+async def test_a_message_that_is_cancelled_while_it_runs_leaves_the_actor_alive(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a x")
+    answer = send(handler, "a")
+    await ticks()
+    answer.cancel()
+    await ticks()
+    assert answer.cancelled()
+    assert await handler(message("a", "y")) == b'"y by 1"'
+
+
+async def test_the_mailbox_is_bounded_for_each_key(world: World, handling: Handling) -> None:
+    handler = ActorHandler(Worker, mailbox=2)
+    world.hold("a 0")
+    answers = [send(handler, "a", str(number)) for number in range(3)]
+    await ticks()
+    error = await refused(handling, handler, message("a"))
+    assert isinstance(error, OverloadedError)
+    assert (error.limit, error.bound) == ("mailbox", 2)
+    assert await handler(message("b")) == b'"x by 2"'
+    await world.let_go("a 0")
+    assert await answers[2] == b'"2 by 1"'
+    assert await handler(message("a")) == b'"x by 1"'
+
+
+async def test_a_message_needs_a_key(handling: Handling) -> None:
+    handler = ActorHandler(Worker)
+    without = Envelope(shard=1, type="Do", data=b'{"name":"x"}')
+    assert isinstance(await refused(handling, handler, without), MissingKeyHeaderError)
+    assert isinstance(await refused(handling, handler, message("")), KeyRequiredError)
+    assert len(handler) == 0
+
+
+async def test_an_unknown_type_is_refused_and_the_known_ones_are_named(world: World, handling: Handling) -> None:
+    world.restarts = True
+    error = await refused(handling, handler := ActorHandler(Worker), message("a", type_="Nope"))
+    assert isinstance(error, UnknownMessageError)
+    assert (error.message_type, error.known) == ("Nope", "Do, Fail")
+    assert world.events == ["start a"]  # a refusal is no error of the actor
+    assert len(handler) == 1
+
+
+async def test_a_payload_that_does_not_fit_is_refused_by_field(world: World, handling: Handling) -> None:
+    envelope = Envelope(shard=1, type="Do", data=b'{"name":7}', headers={KEY_HEADER: "a"})
+    error = await refused(handling, ActorHandler(Worker), envelope)
+    assert isinstance(error, InvalidEnvelopeError)
+    assert error.field == "data.name"
+    assert world.events == ["start a"]
+
+
+# Call chains.
+
+
+async def test_a_chain_that_comes_back_to_a_busy_key_is_refused_and_shown(world: World, handling: Handling) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a outer")
+    outer = send(handler, "a", "outer")
+    await ticks()
+    error = await refused(handling, handler, message("a"), "a", "b")
+    assert isinstance(error, CallCycleError)
+    assert error.chain == "a -> b -> a"
+    await world.let_go("a outer")
+    assert await outer == b'"outer by 1"'
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+async def test_a_chain_that_comes_back_to_an_actor_that_starts_is_refused(
+    world: World, handling: Handling, monkeypatch: pytest.MonkeyPatch, reentrant: bool
+) -> None:
+    """Its ``on_start`` asked somebody who asks it: waiting would never end, and there is nobody yet to answer."""
+    monkeypatch.setattr(Worker, "reentrant", reentrant)
+    handler = ActorHandler(Worker)
+    world.hold("start a")
+    outer = send(handler, "a", "outer")
+    await ticks()
+    error = await refused(handling, handler, message("a"), "a", "b")
+    assert isinstance(error, CallCycleError)
+    await world.let_go("start a")
+    assert await outer == b'"outer by 1"'
+
+
+async def test_a_chain_that_comes_back_to_a_key_that_is_not_busy_is_no_cycle(handling: Handling) -> None:
+    handler = ActorHandler(Worker)
+    for number in range(2):  # without an actor, and with an idle one
+        with handling(envelope=message("a")) as inside:
+            inside.chain = ("a", "b")
+            assert await handler(message("a", str(number))) == f'"{number} by 1"'.encode()
+
+
+async def test_a_reentrant_actor_runs_at_once_what_comes_back_to_it(
+    world: World, handling: Handling, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "reentrant", True)
+    handler = ActorHandler(Worker)
+    world.hold("a outer")
+    outer, other = send(handler, "a", "outer"), send(handler, "a", "other")
+    await ticks()
+    with handling(envelope=message("a")) as inside:
+        inside.chain = ("a", "b")
+        assert await handler(message("a", "inner")) == b'"inner by 1"'
+    assert world.events == ["start a", "a outer", "a inner"]  # others wait for their turn all the same
+    await world.let_go("a outer")
+    assert [await outer, await other] == [b'"outer by 1"', b'"other by 1"']
+
+
+# Failures.
+
+
+async def test_an_exception_leaves_the_actor_alive(world: World) -> None:
+    handler = ActorHandler(Worker)
+    with pytest.raises(ValueError, match="oh no"):
+        await handler(message("a", "oh no", "Fail"))
+    assert await handler(message("a")) == b'"x by 1"'
+    assert world.events == ["start a", "error oh no", "a x"]
+
+
+async def test_on_error_may_have_the_actor_started_anew_for_the_next_message(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.restarts = True
+    first, second = send(handler, "a", "oh no", "Fail"), send(handler, "a")
+    with pytest.raises(ValueError, match="oh no"):
+        await first
+    assert await second == b'"x by 2"'
+    assert world.events == ["start a", "error oh no", "stop a", "start a", "a x"]
+    with pytest.raises(ValueError, match="again"):
+        await handler(message("a", "again", "Fail"))
+    assert (len(handler), world.live) == (0, 0)
+
+
+async def test_a_failed_start_reaches_its_message_and_the_next_one_tries_again(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.errors["start a"] = ValueError("no database")
+    world.hold("start a")
+    first, second = send(handler, "a", "1"), send(handler, "a", "2")
+    await ticks()
+    await world.let_go("start a")
+    with pytest.raises(ValueError, match="no database"):
+        await first
+    assert await second == b'"2 by 2"'
+    assert world.events == ["start a", "start a", "a 2"]
+
+
+async def test_an_actor_whose_start_failed_is_forgotten_and_its_tasks_are_cancelled() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    class Doomed(Worker):
+        async def on_start(self) -> None:
+            tasks.append(self.spawn(asyncio.Event().wait()))  # type: ignore[arg-type]  # what it returns is nothing to us
+            await asyncio.sleep(0)
+            raise ValueError("no database")
+
+    handler = ActorHandler(Doomed, max_actors=1)
+    for _ in range(2):  # the place is free again
+        with pytest.raises(ValueError, match="no database"):
+            await handler(message("a"))
+    assert [task.cancelled() for task in tasks] == [True, True]
+    assert len(handler) == 0
+
+
+async def test_a_start_that_is_cancelled_leaves_nothing(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=1)
+    world.hold("start a")
+    answer = send(handler, "a")
+    await ticks()
+    answer.cancel()
+    await ticks()
+    assert (answer.cancelled(), len(handler)) == (True, 0)
+    assert await handler(message("b")) == b'"x by 2"'
+
+
+async def test_a_stop_that_fails_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    handler = ActorHandler(Worker)
+    await handler(message("a"))
+    world.errors["stop a"] = ValueError("disk full")
+    await handler.aclose()
+    [record] = caplog.records
+    assert (record.name, record.getMessage()) == ("clstr.actor", "stopping a Worker failed")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "disk full"
+    assert len(handler) == 0
+
+
+# Creation.
+
+
+async def test_a_function_of_the_key_makes_actors_too() -> None:
+    keys: list[str] = []
+
+    def create(key: str) -> Worker:
+        keys.append(key)
+        return Worker()
+
+    assert await ActorHandler(create)(message("a")) == b'"x by 1"'
+    assert keys == ["a"]
+
+
+async def test_an_async_function_of_the_key_makes_actors_too() -> None:
+    async def create(key: str) -> Worker:
+        await asyncio.sleep(0)
+        return Worker()
+
+    handler = ActorHandler(create)
+    answers = [send(handler, "a", "1"), send(handler, "a", "2")]
+    assert await asyncio.gather(*answers) == [b'"1 by 1"', b'"2 by 1"']
+
+
+async def test_what_is_no_actor_fails_its_message() -> None:
+    handler = ActorHandler(lambda _key: "Worker")  # type: ignore[arg-type,return-value]  # the mistake that this is about
+    with pytest.raises(TypeError, match=r"create must return a clstr.Actor, not 'Worker'"):
+        await handler(message("a"))
+    assert len(handler) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"create": 7}, TypeError, "create must be a class of actors, or a function of a key, not 7"),
+        ({"idle_after": "1"}, TypeError, "idle_after"),
+        ({"idle_after": -1}, ValueError, "idle_after"),
+        ({"max_actors": 0}, ValueError, "max_actors must be at least 1, not 0"),
+        ({"max_actors": 1.5}, TypeError, "max_actors must be an int, not 1.5"),
+        ({"mailbox": 0}, ValueError, "mailbox must be at least 1, not 0"),
+        ({"mailbox": True}, TypeError, "mailbox must be an int, not True"),
+    ],
+    ids=["create", "idle_after type", "idle_after", "max_actors", "max_actors type", "mailbox", "mailbox type"],
+)
+def test_a_bad_argument_is_named(options: dict[str, Any], error: type[Exception], text: str) -> None:  # Any: arguments
+    with pytest.raises(error, match=text):
+        ActorHandler(**{"create": Worker, **options})
+
+
+# The bound.
+
+
+async def test_the_actor_that_has_been_idle_for_longest_makes_room(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=2)
+    for key in "aba":
+        await handler(message(key))
+    assert await handler(message("c")) == b'"x by 3"'
+    assert world.events[-3:] == ["stop b", "start c", "c x"]
+    assert await handler(message("a")) == b'"x by 1"'
+    assert (len(handler), world.peak) == (2, 2)
+
+
+async def test_a_busy_actor_never_makes_room(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=2)
+    world.hold("a x")
+    busy = send(handler, "a")
+    await ticks()
+    await handler(message("b"))
+    await handler(message("c"))
+    await world.let_go("a x")
+    assert await busy == b'"x by 1"'
+    assert [event for event in world.events if event.startswith("stop")] == ["stop b"]
+
+
+async def test_if_all_are_busy_one_more_key_is_refused(world: World, handling: Handling) -> None:
+    handler = ActorHandler(Worker, max_actors=1)
+    world.hold("a x")
+    busy = send(handler, "a")
+    await ticks()
+    error = await refused(handling, handler, message("b"))
+    assert isinstance(error, OverloadedError)
+    assert (error.limit, error.bound) == ("max_actors", 1)
+    another = send(handler, "a", "y")  # a busy key takes more messages
+    await world.let_go("a x")
+    assert [await busy, await another] == [b'"x by 1"', b'"y by 1"']
+    assert await handler(message("b")) == b'"x by 2"'
+
+
+async def test_an_actor_starts_only_when_the_one_in_its_way_has_stopped(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=2)
+    for key in "ab":
+        await handler(message(key))
+    world.hold("stop a", "stop b")
+    answers = [send(handler, "c"), send(handler, "d")]
+    await ticks()
+    assert world.events[-2:] == ["stop a", "stop b"]
+    await world.let_go("stop a")
+    assert len([event for event in world.events if event.startswith("start")]) == 3
+    await world.let_go("stop b")
+    assert sorted(await asyncio.gather(*answers), key=str) == [b'"x by 3"', b'"x by 4"']
+    assert world.peak == 2
+
+
+async def test_there_are_never_more_than_max_actors_between_start_and_stop(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=3)
+    refusals = 0
+    for number in range(60):
+        group = [send(handler, str((number * step) % 11)) for step in (1, 3, 4)]
+        for answer in await asyncio.gather(*group, return_exceptions=True):
+            refusals += isinstance(answer, OverloadedError)
+    assert (world.peak, refusals) == (3, 0)
+    await handler.aclose()
+    assert (world.live, len(handler)) == (0, 0)
+
+
+# The end.
+
+
+async def test_a_message_that_arrives_while_its_actor_stops_waits_and_gets_a_new_one(world: World) -> None:
+    handler = ActorHandler(Worker)
+    await handler(message("a"))
+    world.hold("stop a")
+    released = asyncio.create_task(handler.release_shards([1]))
+    await ticks()
+    answer = send(handler, "a", "late")
+    await ticks()
+    assert world.events == ["start a", "a x", "stop a"]
+    await world.let_go("stop a")
+    assert await answer == b'"late by 2"'
+    await released
+    assert world.events == ["start a", "a x", "stop a", "start a", "a late"]
+
+
+async def test_released_shards_stop_their_actors_after_what_is_under_way(world: World) -> None:
+    handler = ActorHandler(Worker)
+    await handler(message("other", shard=2))
+    world.hold("a 0")
+    answers = [send(handler, "a", str(number)) for number in range(2)]
+    await ticks()
+    released = asyncio.create_task(handler.release_shards([1, 3]))
+    await ticks()
+    assert not released.done()
+    await world.let_go("a 0")
+    await released
+    assert [answer.result() for answer in answers] == [b'"0 by 2"', b'"1 by 2"']
+    assert world.events[-3:] == ["a 0", "a 1", "stop a"]
+    assert len(handler) == 1
+    await handler.release_shards([1, 3])
+    assert len(handler) == 1
+
+
+async def test_a_release_finds_nothing_to_stop_where_the_start_failed(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("start a")
+    world.errors["start a"] = ValueError("no database")
+    answer = send(handler, "a")
+    await ticks()
+    released = asyncio.create_task(handler.release_shards([1]))
+    await ticks()
+    await world.let_go("start a")
+    await released
+    assert isinstance(answer.exception(), ValueError)
+    assert (world.events, len(handler)) == (["start a"], 0)
+
+
+async def test_a_closed_handler_has_stopped_every_actor_and_refuses_messages(world: World, handling: Handling) -> None:
+    handler = ActorHandler(Worker)
+    for key in "ab":
+        await handler(message(key))
+    await asyncio.gather(handler.aclose(), handler.aclose())
+    await handler.aclose()
+    assert sorted(world.events[-2:]) == ["stop a", "stop b"]
+    assert world.events.count("stop a") == 1
+    error = await refused(handling, handler, message("a"))
+    assert isinstance(error, DrainingError)
+    assert len(handler) == 0
+
+
+async def test_a_stop_is_not_done_for_the_message_that_caused_it(handling: Handling) -> None:
+    seen: list[Current | None] = []
+
+    class Curious(Worker):
+        async def on_stop(self) -> None:
+            seen.append(current())
+
+    handler = ActorHandler(Curious, max_actors=1)
+    await handler(message("a"))
+    with handling(envelope=message("b")):
+        await handler(message("b"))
+    assert seen == [None]
+
+
+def test_a_stop_that_takes_too_long_is_warned_of(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Worker)
+        await handler(message("a"))
+        await handler(message("b"))
+        world.hold("stop a")
+        before = asyncio.get_running_loop().time()
+        await handler.aclose()
+        assert asyncio.get_running_loop().time() - before == pytest.approx(_actor_handler.STOP_TIMEOUT, abs=0.01)
+        assert len(handler) == 1
+        await world.let_go("stop a")
+        assert len(handler) == 0
+
+    in_virtual_time(run())
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("clstr.actor", logging.WARNING)
+    assert record.getMessage() == "1 actors did not stop within 10 s"
+
+
+def test_an_idle_actor_is_stopped_when_its_time_is_over(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Worker, idle_after=10)
+        await handler(message("a"))
+        await asyncio.sleep(4)
+        await handler(message("b"))
+        await asyncio.sleep(4)
+        await handler(message("a"))  # it was used again, at 8
+        await asyncio.sleep(5)
+        assert "stop b" not in world.events
+        await asyncio.sleep(1.1)
+        assert [event for event in world.events if "stop" in event] == ["stop b"]
+        await asyncio.sleep(3)
+        assert "stop a" not in world.events
+        await asyncio.sleep(1)
+        assert world.events[-1] == "stop a"
+        assert len(handler) == 0
+        assert await handler(message("a")) == b'"x by 3"'
+
+    in_virtual_time(run())
+
+
+def test_a_busy_actor_is_not_idle(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Worker, idle_after=10)
+        await handler(message("a"))
+        world.hold("a long")
+        answer = send(handler, "a", "long")
+        await asyncio.sleep(50)
+        await world.let_go("a long")
+        assert await answer == b'"long by 1"'
+        await asyncio.sleep(9)
+        assert "stop a" not in world.events
+        await asyncio.sleep(2)
+        assert world.events[-1] == "stop a"
+
+    in_virtual_time(run())
+
+
+def test_without_idle_after_actors_stay(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Worker, idle_after=None)
+        await handler(message("a"))
+        await asyncio.sleep(1e6)
+        assert (len(handler), world.events) == (1, ["start a", "a x"])
+
+    in_virtual_time(run())
+
+
+# Periodic work.
+
+
+class Ticking(Worker):
+    @every(5.0)
+    async def tick(self) -> None:
+        await self.world.pass_by(f"tick {self.key}")
+
+
+def test_periodic_work_takes_turns_with_messages(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=None)
+        await handler(message("a"))
+        await asyncio.sleep(11)
+        assert world.events == ["start a", "a x", "tick a", "tick a"]
+        world.hold("a long", "tick a")
+        answer = send(handler, "a", "long")
+        await asyncio.sleep(5)
+        assert world.events[4:] == ["a long"]
+        await world.let_go("a long")
+        assert await answer == b'"long by 1"'
+        assert world.events[4:] == ["a long", "tick a"]
+        waiting = send(handler, "a", "waiting")
+        await ticks()
+        assert world.events[4:] == ["a long", "tick a"]
+        await world.let_go("tick a")
+        assert await waiting == b'"waiting by 1"'
+        await handler.aclose()
+        await asyncio.sleep(20)
+        assert world.events[-1] == "stop a"
+
+    in_virtual_time(run())
+
+
+def test_periodic_work_that_fails_is_logged_and_goes_on(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=None)
+        await handler(message("a"))
+        world.errors["tick a"] = ValueError("no")
+        await asyncio.sleep(11)
+        await handler.aclose()
+
+    in_virtual_time(run())
+    assert world.events == ["start a", "a x", "tick a", "tick a", "stop a"]
+    [record] = caplog.records
+    assert (record.name, record.getMessage()) == ("clstr.actor", "periodic work of a Ticking failed")
+
+
+def test_periodic_work_does_not_keep_an_idle_actor_alive(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=12)
+        await handler(message("a"))
+        await asyncio.sleep(13)
+        assert world.events == ["start a", "a x", "tick a", "tick a", "stop a"]
+        await handler(message("a"))
+        world.hold("tick a")
+        await asyncio.sleep(13)  # its time is over while periodic work is under way: that is finished first
+        assert world.events[5:] == ["start a", "a x", "tick a"]
+        await world.let_go("tick a")
+        assert world.events[5:] == ["start a", "a x", "tick a", "stop a"]
+        assert len(handler) == 0
+
+    in_virtual_time(run())
+
+
+def test_periodic_work_does_not_count_as_spawned(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Ticking, "max_tasks", 0)
+
+    async def run() -> None:
+        handler = ActorHandler(Ticking)
+        assert await handler(message("a")) == b'"x by 1"'
+        await asyncio.sleep(6)
+        assert world.events[-1] == "tick a"
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
+def test_periodic_work_is_not_done_for_the_message_that_started_the_actor(handling: Handling) -> None:
+    seen: list[Current | None] = []
+
+    class Curious(Worker):
+        @every(1)
+        async def look(self) -> None:
+            seen.append(current())
+
+    async def run() -> None:
+        handler = ActorHandler(Curious)
+        with handling(envelope=message("a")) as inside:
+            set_current(inside)
+            await handler(message("a"))
+            await asyncio.sleep(1.5)
+        await handler.aclose()
+
+    in_virtual_time(run())
+    assert seen == [None]
+
+
+async def test_an_actor_that_stops_everything_does_not_wait_for_itself(handling: Handling) -> None:
+    events: list[str] = []
+
+    class Closer(Actor):
+        async def on_stop(self) -> None:
+            events.append(f"stop {self.key}")
+
+        @handles(Do)
+        async def do(self, _message: Do, _context: Context) -> str:
+            if self.key == "closer":
+                await handler.aclose()
+                events.append("closed")
+            return "done"
+
+    handler = ActorHandler(Closer)
+    await handler(Envelope(shard=0, type="Do", data=b'{"name":""}', headers={KEY_HEADER: "other"}))
+    envelope = Envelope(shard=0, type="Do", data=b'{"name":""}', headers={KEY_HEADER: "closer"})
+    with handling(envelope=envelope):
+        assert await handler(envelope) == b'"done"'
+    await ticks()
+    assert events == ["stop other", "closed", "stop closer"]

@@ -1,0 +1,58 @@
+"""An actor in a unit test: no node, no transport."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import clstr
+from clstr.abc import ClientTransport, CloseReport
+
+
+class _Direct(ClientTransport):
+    """Calls a handler in the caller's own task, so that what it raises arrives as it is."""
+
+    def __init__(self, handler: clstr.ActorHandler) -> None:
+        self._handler = handler
+
+    @property
+    def max_payload_bytes(self) -> int:
+        return clstr.Limits().max_payload_bytes
+
+    async def request(self, envelope: clstr.Envelope, *, timeout: float = 5.0) -> bytes:  # noqa: ARG002 -- as the contract has it
+        """Call the handler; ``timeout`` is a transport's affair."""
+        return await self._handler(envelope) or b""
+
+    async def notify(self, envelope: clstr.Envelope, *, timeout: float = 5.0) -> None:  # noqa: ARG002 -- the same
+        """Call the handler, and wait for it: what a test sends has been handled then."""
+        await self._handler(envelope)
+
+    async def aclose(self) -> CloseReport:
+        await self._handler.aclose()
+        return CloseReport()
+
+
+@asynccontextmanager
+async def actor(
+    actor_class: type[clstr.Actor], *, key: str = "key", **options: Any
+) -> AsyncIterator[clstr.ScopedClient]:
+    """
+    Drive one actor: start it with the first message, stop it at the end of the block.
+
+        async with clstr_testing.actor(Account, key="ada") as account:
+            assert (await account.request(Deposit(5))).amount == 5
+
+    What the actor raises arrives as it is, not as `clstr.HandlerError`. Idle times and periodic work follow the loop's
+    clock: on a `VirtualTimeLoop` they take no time.
+
+    Args:
+        actor_class: The class of the actor.
+        key: Its key.
+        options: Those of `clstr.ActorHandler`.
+    """
+    transport = _Direct(clstr.ActorHandler(actor_class, **options))
+    try:
+        yield clstr.Client(transport, num_shards=1).key(key)
+    finally:
+        await transport.aclose()

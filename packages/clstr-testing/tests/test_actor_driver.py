@@ -1,0 +1,75 @@
+"""An actor is driven without a node, and its time is the test's."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+import clstr
+from clstr_testing import VirtualTimeLoop, actor
+
+
+class Add(msgspec.Struct, clstr.Message[int]):
+    amount: int
+
+
+class Account(clstr.Actor):
+    def __init__(self) -> None:
+        self.log: list[str] = []
+
+    async def on_start(self) -> None:
+        LOG.append(f"start {self.key}")
+        self.total = 0
+
+    async def on_stop(self) -> None:
+        LOG.append(f"stop at {self.total}")
+
+    @clstr.handles(Add)
+    async def add(self, message: Add, _context: clstr.Context) -> int:
+        if message.amount < 0:
+            raise ValueError("no debts")
+        self.total += message.amount
+        return self.total
+
+    @clstr.every(60)
+    async def earn(self) -> None:
+        self.total += 1
+
+
+LOG: list[str] = []
+
+
+@pytest.fixture(autouse=True)
+def fresh_log() -> None:
+    LOG.clear()
+
+
+async def test_an_actor_lives_from_the_first_message_to_the_end_of_the_block() -> None:
+    async with actor(Account, key="ada") as account:
+        assert LOG == []
+        assert await account.request(Add(2)) == 2
+        await account.notify(Add(3))
+        assert await account.request(Add(0)) == 5
+    assert LOG == ["start ada", "stop at 5"]
+
+
+async def test_what_it_raises_arrives_as_it_is() -> None:
+    async with actor(Account) as account:
+        with pytest.raises(ValueError, match="no debts"):
+            await account.request(Add(-1))
+        assert await account.request(Add(1)) == 1
+
+
+def test_its_time_is_the_loops() -> None:
+    async def drive() -> None:
+        async with actor(Account, idle_after=3600) as account:
+            await account.request(Add(0))
+            await asyncio.sleep(630)
+            assert await account.request(Add(0)) == 10  # what it earned
+            await asyncio.sleep(7200)
+            assert LOG[-1].startswith("stop at")
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(drive())

@@ -1,0 +1,166 @@
+"""Actors over real transports: no count is lost, no key holds up another, no cycle hangs."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from contextlib import AsyncExitStack
+from itertools import count
+from typing import ClassVar
+
+import msgspec
+import pytest
+
+import clstr
+from cluster_types import Connect
+
+CALLS, CALLERS, KEYS, LIVE = 10_000, 64, 2_000, 100
+NODES = ["node-0", "node-1"]
+NUM_SHARDS = 32
+
+
+class Total(msgspec.Struct):
+    value: int
+
+
+class Add(msgspec.Struct, clstr.Message[Total]):
+    amount: int
+
+
+class Visit(msgspec.Struct, clstr.Message[Total]):
+    path: list[str]
+
+
+class Tally(clstr.Actor):
+    """Counts in memory, and stores the count when it stops."""
+
+    stored: ClassVar[dict[str, int]] = {}
+    live: ClassVar[Counter[str]] = Counter()
+    peak: ClassVar[int] = 0
+
+    async def on_start(self) -> None:
+        Tally.live[self.key] += 1
+        Tally.peak = max(Tally.peak, Tally.live.total())
+        await asyncio.sleep(0)
+        self.value = Tally.stored.get(self.key, 0)
+
+    async def on_stop(self) -> None:
+        await asyncio.sleep(0)
+        Tally.stored[self.key] = self.value
+        Tally.live[self.key] -= 1
+
+    @clstr.handles(Add)
+    async def add(self, message: Add, _context: clstr.Context) -> Total:
+        assert Tally.live[self.key] == 1
+        value = self.value
+        await asyncio.sleep(0)  # another message that ran now would be lost
+        self.value = value + message.amount
+        return Total(self.value)
+
+
+@pytest.fixture(autouse=True)
+def fresh_tally() -> None:
+    Tally.stored.clear()
+    Tally.live.clear()
+    Tally.peak = 0
+
+
+async def add_patiently(client: clstr.Client, key: str) -> int:
+    """Send again what was refused: every place was taken."""
+    while True:
+        try:
+            return (await client.key(key).request(Add(1))).value
+        except clstr.OverloadedError as error:
+            assert not error.maybe_executed  # noqa: PT017 -- one of many outcomes
+            await asyncio.sleep(0)
+
+
+async def test_a_bounded_number_of_actors_counts_exactly_what_was_answered(connect: Connect) -> None:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")  # noqa: T201 -- to run a failure again
+    chance = random.Random(seed)
+    answered: Counter[str] = Counter()
+    numbers = count()
+    handler = clstr.ActorHandler(Tally, max_actors=LIVE)
+    server, transport = await connect(), await connect()
+    async with clstr.Node(server, handler, shards=range(NUM_SHARDS)):
+        client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+
+        async def caller() -> None:
+            while next(numbers) < CALLS:
+                key = f"key-{chance.randrange(KEYS)}"
+                await add_patiently(client, key)
+                answered[key] += 1
+
+        await asyncio.gather(*(caller() for _ in range(CALLERS)))
+        assert len(handler) <= LIVE + CALLERS
+    assert answered.total() == CALLS
+    assert Tally.stored == answered
+    assert Tally.live.total() == 0
+    assert Tally.peak <= LIVE
+
+
+async def test_a_hot_key_keeps_no_other_from_answering(connect: Connect) -> None:
+    go_on = asyncio.Event()
+
+    class Slow(clstr.Actor):
+        @clstr.handles(Add)
+        async def add(self, message: Add, _context: clstr.Context) -> Total:
+            if self.key == "hot":
+                await go_on.wait()
+            return Total(message.amount)
+
+    server, transport = await connect(), await connect()
+    async with clstr.Node(server, clstr.ActorHandler(Slow), shards=range(NUM_SHARDS)):
+        client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+        hot = [asyncio.create_task(client.key("hot").request(Add(1))) for _ in range(500)]
+        others = await asyncio.gather(*(client.key(f"key-{number}").request(Add(number)) for number in range(200)))
+        assert [total.value for total in others] == list(range(200))
+        go_on.set()
+        outcomes = await asyncio.gather(*hot, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} <= {Total, clstr.OverloadedError}
+        assert sum(isinstance(outcome, Total) for outcome in outcomes) == 257  # one runs, 256 wait
+
+
+async def test_a_call_chain_that_comes_back_fails_at_once_over_nodes(connect: Connect) -> None:
+    transport = await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+
+    class Visitor(clstr.Actor):
+        @clstr.handles(Visit)
+        async def visit(self, message: Visit, _context: clstr.Context) -> Total:
+            if not message.path:
+                return Total(0)
+            first, *rest = message.path
+            reply = await client.key(first).request(Visit(rest))
+            return Total(reply.value + 1)
+
+    async with AsyncExitStack() as stack:
+        for node_id in NODES:
+            node = clstr.Node(
+                await connect(), clstr.ActorHandler(Visitor), node_id=node_id, nodes=NODES, num_shards=NUM_SHARDS
+            )
+            await stack.enter_async_context(node)
+        assert (await client.key("a").request(Visit(["b", "c", "d"]))).value == 3
+        with pytest.raises(clstr.HandlerError) as caught:
+            await client.key("a").request(Visit(["b", "a"]))
+        assert "CallCycleError" in str(caught.value)
+        assert "a -> b -> a" in str(caught.value)
+
+
+async def test_a_released_shard_stores_its_state_before_another_node_has_it(connect: Connect) -> None:
+    handlers = {node_id: clstr.ActorHandler(Tally) for node_id in NODES}
+    transport = await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+    shard = clstr.shard_for_key("a", NUM_SHARDS)
+    async with (
+        clstr.Node(await connect(), handlers["node-0"], shards=[shard]) as first,
+        clstr.Node(await connect(), handlers["node-1"], shards=[]) as second,
+    ):
+        for _ in range(3):
+            await client.key("a").request(Add(1))
+        await first.release([shard])
+        assert Tally.stored == {"a": 3}
+        await second.acquire([shard])
+        assert (await client.key("a").request(Add(1))).value == 4
