@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -538,8 +539,9 @@ async def test_released_shards_stop_their_actors_after_what_is_under_way(world: 
     assert not released.done()
     await world.let_go("a 0")
     await released
-    assert [answer.result() for answer in answers] == [b'"0 by 2"', b'"1 by 2"']
-    assert world.events[-3:] == ["a 0", "a 1", "stop a"]
+    assert answers[0].result() == b'"0 by 2"'
+    assert isinstance(answers[1].exception(), DrainingError)
+    assert world.events[-2:] == ["a 0", "stop a"]
     assert len(handler) == 1
     await handler.release_shards([1, 3])
     assert len(handler) == 1
@@ -773,3 +775,41 @@ async def test_an_actor_that_stops_everything_does_not_wait_for_itself(handling:
         assert await handler(envelope) == b'"done"'
     await ticks()
     assert events == ["stop other", "closed", "stop closer"]
+
+
+async def test_what_waits_for_its_turn_when_the_shard_is_released_is_refused(handling: Handling) -> None:
+    go_on = asyncio.Event()
+    events: list[str] = []
+
+    class Slow(Actor):
+        async def on_stop(self) -> None:
+            events.append("stop")
+
+        @handles(Do)
+        async def do(self, _message: Do, _context: Context) -> str:
+            await go_on.wait()
+            return "done"
+
+        @every(0.001)
+        async def tick(self) -> None:
+            events.append("tick")
+
+    handler = ActorHandler(Slow)
+    envelope = Envelope(shard=4, type="Do", data=b'{"name":""}', headers={KEY_HEADER: "k"})
+    with handling(envelope=envelope) as inside:
+        calls = [asyncio.ensure_future(handler(envelope)) for _ in range(3)]
+        await ticks()
+        releases = []
+        for _ in range(2):  # the second sends the stop of the first away, and comes itself
+            release = asyncio.create_task(handler.release_shards([4]), context=contextvars.Context())
+            releases.append(release)
+            await ticks()
+        for call in calls[1:]:
+            with pytest.raises(DrainingError) as caught:
+                await call
+            assert is_refusal_of(caught.value, inside)
+        go_on.set()
+        assert await calls[0] == b'"done"'
+        await asyncio.gather(*releases)
+    assert events == ["stop"]
+    assert len(handler) == 0

@@ -175,3 +175,30 @@ async def test_who_gives_up_unparks_its_message() -> None:
     await ticks()
     assert waiting.cancelled()
     assert message.calls == ["lend", "reclaim"]
+
+
+async def test_who_waits_can_be_sent_away_and_whose_turn_it_is_keeps_it() -> None:
+    turns = Turns()
+    assert turns.try_take()
+    waiting = [asyncio.ensure_future(turns.take()) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    turns.send_away()
+    assert turns.waiting == 0
+    assert await asyncio.gather(*waiting[1:]) == [False, False]
+    assert turns.is_taken
+    turns.end()
+    turns.send_away()
+    assert turns.try_take()
+
+
+async def test_who_is_sent_away_in_the_tick_of_its_cancellation_has_no_turn_to_end() -> None:
+    turns = Turns()
+    assert turns.try_take()
+    waiting = asyncio.ensure_future(turns.take())
+    await asyncio.sleep(0)
+    turns.send_away()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert turns.is_taken

@@ -13,14 +13,13 @@ from typing import Any
 from clstr._actor import Actor
 from clstr._context import current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
+from clstr._keys import required_key
 from clstr._limits import check_seconds
 from clstr._message import type_name
 from clstr._turns import Turns
 from clstr.errors import (
     CallCycleError,
     DrainingError,
-    KeyRequiredError,
-    MissingKeyHeaderError,
     OverloadedError,
     UnknownMessageError,
 )
@@ -113,14 +112,15 @@ class ActorHandler:
             UnknownMessageError: The actor has no method for its type.
             InvalidEnvelopeError: Its payload does not fit.
             CallCycleError: It was sent, over others, by this actor, which waits for its answer.
-            DrainingError: `aclose` was called.
+            DrainingError: `aclose` was called, or its shard was released while it waited.
         """
-        key = self._key_of(envelope)
+        key = required_key(envelope, is_closed=self._is_closed)
         cell = self._enter(key, envelope)
         try:
             if key in _chain() and cell.turns.is_taken:
                 return await self._reenter(key, cell.actor, envelope)
-            await cell.turns.take()  # its place is taken before anything is awaited
+            if not await cell.turns.take():  # its place is taken before anything is awaited
+                raise refuse(DrainingError(envelope.shard))
             try:
                 actor = cell.actor or await self._start(key, cell)
                 return await self._handle(cell, actor, envelope)
@@ -130,9 +130,16 @@ class ActorHandler:
             self._leave(key, cell)
 
     async def release_shards(self, shards: Iterable[int]) -> None:
-        """Stop the actors of ``shards``, each after what is under way, and wait for it. Nodes call this."""
+        """
+        Stop the actors of ``shards``, each after the message that it handles, and wait for it.
+
+        Nodes call this when they have drained: what still waits for its turn then is refused.
+        """
         released = frozenset(shards)
-        await self._stop_all([key for key, cell in self._cells.items() if cell.shard in released])
+        keys = [key for key, cell in self._cells.items() if cell.shard in released]
+        for key in keys:
+            self._cells[key].turns.send_away()
+        await self._stop_all(keys)
 
     async def aclose(self) -> None:
         """Stop every actor; later messages are refused with `DrainingError`. May be called twice."""
@@ -140,15 +147,6 @@ class ActorHandler:
         await self._stop_all(list(self._cells))
 
     # Messages.
-
-    def _key_of(self, envelope: Envelope) -> str:
-        if self._is_closed:
-            raise refuse(DrainingError(envelope.shard))
-        if envelope.key is None:
-            raise refuse(MissingKeyHeaderError())
-        if not envelope.key:
-            raise refuse(KeyRequiredError())
-        return envelope.key
 
     async def _reenter(self, key: str, actor: Actor | None, envelope: Envelope) -> bytes | None:
         if actor is None or not actor.reentrant:  # none: it starts or stops
@@ -276,10 +274,10 @@ class ActorHandler:
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
 
-    async def _stop_in_turn(self, key: str, cell: _Cell, turn: Coroutine[Any, Any, None] | None) -> None:
+    async def _stop_in_turn(self, key: str, cell: _Cell, turn: Coroutine[Any, Any, bool] | None) -> None:
         try:
-            if turn is not None:
-                await turn
+            if turn is not None and not await turn:
+                return  # another stop comes
             try:
                 await self._stop(cell)
             finally:
@@ -315,7 +313,8 @@ async def _answer(actor: Actor, envelope: Envelope) -> bytes | None:
 async def _repeat(actor: Actor, name: str, seconds: float, turns: Turns) -> None:
     while True:
         await asyncio.sleep(seconds)
-        await turns.take()
+        if not await turns.take():
+            continue
         try:
             await getattr(actor, name)()
         except Exception:

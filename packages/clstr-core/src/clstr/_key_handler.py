@@ -14,9 +14,10 @@ from typing import Any, Self
 
 from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
+from clstr._keys import required_key
 from clstr._message import type_name
 from clstr.abc import Handler
-from clstr.errors import ClstrError, DrainingError, KeyRequiredError, MissingKeyHeaderError, OverloadedError
+from clstr.errors import ClstrError, OverloadedError
 
 _logger = logging.getLogger("clstr.key_handler")
 
@@ -100,7 +101,7 @@ class KeyHandler:
             DrainingError: `aclose` was called.
             TypeError: ``create`` returned no handler.
         """
-        key = self._key_of(envelope)
+        key = required_key(envelope, is_closed=self._is_closed)
         entry = self._enter(key)
         try:
             handler = entry.handler or await _made(entry)
@@ -120,15 +121,6 @@ class KeyHandler:
             self._evict(key)
         if self._ending:
             await asyncio.wait(self._ending.values())
-
-    def _key_of(self, envelope: Envelope) -> str:
-        if self._is_closed:
-            raise refuse(DrainingError(envelope.shard))
-        if envelope.key is None:
-            raise refuse(MissingKeyHeaderError())
-        if not envelope.key:
-            raise refuse(KeyRequiredError())
-        return envelope.key
 
     # The way of an entry: start, enter, make, leave; then idle, until it is entered again or evicted.
 

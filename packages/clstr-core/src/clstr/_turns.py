@@ -19,7 +19,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._is_taken = False
-        self._waiting: deque[asyncio.Future[None]] | None = None  # most are never waited for
+        self._waiting: deque[asyncio.Future[bool]] | None = None  # most are never waited for
 
     @property
     def waiting(self) -> int:
@@ -38,19 +38,19 @@ class Turns:
         self._is_taken = True
         return True
 
-    async def take(self) -> None:
-        """Wait for one's turn. Each needs its `end`."""
+    async def take(self) -> bool:
+        """Wait for one's turn, which needs its `end`; return ``False`` if one was sent away."""
         if self.try_take():
-            return
+            return True
         if self._waiting is None:
             self._waiting = deque()
-        mine = asyncio.get_running_loop().create_future()
+        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(mine)
         inside = current()
         if inside is not None:
             inside.park()
         try:
-            await mine
+            return await mine
         except BaseException:
             self._give_up(mine)
             raise
@@ -63,13 +63,20 @@ class Turns:
         while self._waiting:
             following = self._waiting.popleft()
             if not following.done():
-                following.set_result(None)
+                following.set_result(True)
                 return
         self._is_taken = False
         self._waiting = None
 
-    def _give_up(self, mine: asyncio.Future[None]) -> None:
-        if mine.done() and not mine.cancelled():
+    def send_away(self) -> None:
+        """Let nobody wait any more; whose turn it is keeps it."""
+        waiting, self._waiting = self._waiting or (), None
+        for mine in waiting:
+            if not mine.done():
+                mine.set_result(False)
+
+    def _give_up(self, mine: asyncio.Future[bool]) -> None:
+        if mine.done() and not mine.cancelled() and mine.result():
             self.end()  # it was given the turn in the tick in which it was cancelled
         elif self._waiting and mine in self._waiting:  # `end` may have passed it over since
             self._waiting.remove(mine)

@@ -881,3 +881,34 @@ async def test_in_another_thread_there_is_no_slot_to_park(engine: Engine, link: 
     link.deliver("a")
     await ticks()
     assert link.answer_to("a") == b"done"
+
+
+async def test_what_drains_before_a_handlers_first_step_is_refused(
+    engine: Engine, link: FakeLink, worker: Worker
+) -> None:
+    """It has a task and a slot, but it certainly did not run."""
+    await engine.subscribe([1], worker)
+    link.deliver("t")
+    assert engine.dispatcher.active == 1
+    assert engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard)) == 1
+    await ticks()
+    error = link.answer_to("t")
+    assert isinstance(error, DrainingError)
+    assert not error.maybe_executed
+    assert worker.started == []
+    assert engine.dispatcher.active == 0
+
+
+async def test_what_expires_before_a_handlers_first_step_is_refused(
+    engine: Engine, link: FakeLink, worker: Worker
+) -> None:
+    """The loop was busy between the creation of the task and its first step."""
+    await engine.subscribe([1], worker)
+    link.deliver("t", ttl_ms=50)
+    [delivery] = engine.dispatcher.running()
+    delivery.expire()
+    await ticks()
+    error = link.answer_to("t")
+    assert isinstance(error, EnvelopeExpiredError)
+    assert not error.maybe_executed
+    assert worker.started == []
