@@ -28,7 +28,11 @@ class Metrics(Protocol):
         """A client's notify ended."""
 
     def transport_error(self, error_type: str) -> None:
-        """A client's message failed: ``no_subscriber``, ``timeout``, ``ttl_expired``, ``closed``, or another code."""
+        """
+        A client's message failed, and not because its handler raised.
+
+        The type is ``no_subscriber``, ``timeout``, ``ttl_expired``, ``closed`` or another error's code.
+        """
 
     def handler_duration(self, message_type: str, seconds: float) -> None:
         """A node's handler ended, ``seconds`` after it began, whatever its outcome."""
