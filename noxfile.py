@@ -102,7 +102,8 @@ def typecheck(session: nox.Session) -> None:
         session.run("mypy", member.path / "src", member.path / "tests", *session.posargs)
     session.run("mypy", "noxfile.py", "conftest.py", "docs/examples", *session.posargs)
     session.run("mypy", "tests-integration", *session.posargs)
-    session.run("basedpyright", "packages/clstr-core/tests/typing/reply_types.py")  # infers as mypy does
+    python = f"--pythonpath={session.bin}/python"  # else it takes a .venv that it finds
+    session.run("basedpyright", python, "packages/clstr-core/tests/typing/reply_types.py")  # infers as mypy does
     for member in MEMBERS:
         session.run("basedpyright", "--ignoreexternal", "--verifytypes", member.import_name)
 
