@@ -8,6 +8,7 @@ from clstr._envelope import has_control_characters
 from clstr._hashing import shard_for_key
 from clstr._metrics import Metrics
 from clstr._middleware import Middleware, check_middleware
+from clstr._redelivery import Redelivery
 from clstr._scoped_client import ScopedClient
 from clstr._send_options import SendOptions
 from clstr._sender import Destination, Sender
@@ -34,6 +35,11 @@ class Client:
         metrics: Receives measurements.
         middleware: Functions around the sending of every message, the first outermost; see `Middleware`. What follows
             the last is the transport; a notify is answered with ``b""``.
+        retry_undelivered: Whether messages that were refused for a passing reason (`NoShardSubscriberError`,
+            `NotOwnerError`, `DrainingError`, `OverloadedError`, `TransportUnavailableError`) are sent again until their
+            ``timeout``, after pauses that grow from 10 milliseconds to 1 second and are spread by chance. Only what
+            certainly did not run is: each message still runs at most once. Order is not kept between a message that
+            is sent again and later ones.
 
     Raises:
         InvalidEnvelopeError: A header's name or value is malformed.
@@ -54,6 +60,7 @@ class Client:
         timeout: float = 5.0,
         metrics: Metrics | None = None,
         middleware: Iterable[Middleware] = (),
+        retry_undelivered: bool = False,
     ) -> None:
         if not isinstance(transport, ClientTransport):
             raise TypeError(
@@ -63,7 +70,8 @@ class Client:
         shard_for_key("", num_shards, seed)  # checks both
         self._num_shards = num_shards
         self._seed = seed
-        self._sender = Sender(transport, metrics, check_middleware(middleware))
+        carrier = Redelivery(transport) if retry_undelivered else transport
+        self._sender = Sender(carrier, metrics, check_middleware(middleware))
         self._options = SendOptions.of(headers, ttl, timeout)
 
     def key(
