@@ -37,7 +37,8 @@ class Peer:
 
     def check_slot(self) -> None:
         """A handler is about to start: does it have a slot that nobody else has?"""
-        active = sum(call is None or call.lent == 0 for call in self._slots.values())
+        open_slots = (call for task, call in self._slots.items() if not task.done())
+        active = sum(call is None or call.lent == 0 for call in open_slots)
         self.world.ledger.expect(active < self.limits.max_concurrent, "a handler starts without a free slot")
 
     def starts(self, task: asyncio.Task[Any]) -> None:

@@ -90,6 +90,7 @@ class FakeTransport(Transport):
         return 1024
 
     async def request(self, envelope: Envelope, *, timeout: float = 5.0) -> bytes:
+        envelope.validate()
         self.sent.append((envelope, timeout))
         handler = self.handlers.get(envelope.shard, self.fallback)
         if handler is None:

@@ -14,6 +14,8 @@ from clstr.errors import InvalidEnvelopeError, ReservedHeaderError
 
 KEY_HEADER = "x-clstr-key"
 RESERVED_PREFIX = "x-clstr-"
+MAX_SHARD = 2**32 - 1
+MAX_TIME_MS = 2**63 - 1
 _NO_HEADERS: dict[str, str] = {}
 
 # C0 and C1 controls, DEL, and lone surrogates (which have no UTF-8).
@@ -82,21 +84,26 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
             InvalidEnvelopeError: A field has the wrong type, is out of its bounds, or holds control characters.
             ReservedHeaderError: A header name begins with ``x-clstr-``, and is not exactly ``x-clstr-key``.
         """
-        _check_integer("shard", self.shard, 2**32 - 1)
-        _check_text("type", self.type, MAX_TYPE_CHARACTERS)
+        # This runs twice for each message, so what is certainly right is not looked at by a function of its own.
+        if type(self.shard) is not int or not 0 <= self.shard <= MAX_SHARD:
+            raise _bad_integer("shard", self.shard, MAX_SHARD)
+        name = self.type
+        if type(name) is not str or len(name) > MAX_TYPE_CHARACTERS or not name.isprintable():
+            _check_text("type", name, MAX_TYPE_CHARACTERS)
         if type(self.data) is not bytes:
             raise InvalidEnvelopeError("data", f"must be bytes, not {type(self.data).__name__}")
-        _check_integer("ttl_ms", self.ttl_ms, MAX_TTL_MS)
-        _check_integer("created_at_ms", self.created_at_ms, 2**63 - 1)
+        if type(self.ttl_ms) is not int or not 0 <= self.ttl_ms <= MAX_TTL_MS:
+            raise _bad_integer("ttl_ms", self.ttl_ms, MAX_TTL_MS)
+        if type(self.created_at_ms) is not int or not 0 <= self.created_at_ms <= MAX_TIME_MS:
+            raise _bad_integer("created_at_ms", self.created_at_ms, MAX_TIME_MS)
         if self.headers:
             _check_headers(self.headers)
 
 
-def _check_integer(field: str, value: Any, maximum: int) -> None:
+def _bad_integer(field: str, value: Any, maximum: int) -> InvalidEnvelopeError:
     if type(value) is not int:
-        raise InvalidEnvelopeError(field, f"must be an int, not {value!r}")
-    if not 0 <= value <= maximum:
-        raise InvalidEnvelopeError(field, f"must be between 0 and {maximum}, not {value}")
+        return InvalidEnvelopeError(field, f"must be an int, not {value!r}")
+    return InvalidEnvelopeError(field, f"must be between 0 and {maximum}, not {value}")
 
 
 def _check_text(field: str, value: Any, max_characters: int) -> None:

@@ -642,7 +642,7 @@ async def test_a_deadline_after_the_result_changes_nothing(serve: Serve, worker:
     worker.result_of("a").set_result(b"done")
     while link.answer_to("a") is None:  # noqa: ASYNC110 -- this very tick matters
         await asyncio.sleep(0)
-    delivery.expire()  # the task is done, its callback has not run yet
+    delivery.expire()  # the wheel had taken it out before
     await ticks()
     assert link.answer_to("a") == b"done"
     assert engine.stats.handler_timeouts == 0

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from clstr.errors import TransportUnavailableError
-from clstr.spi import Link, Sink
+from clstr.spi import Batcher, Link, Sink
 from clstr_memory._bus import Bus
 from clstr_memory._faults import Faults
 
 _CUT = "the memory bus is cut"
+
+Message = tuple[int, Callable[..., None], tuple[Any, ...]]  # the receiver's life, its method, what that gets
 
 
 class MemoryLink(Link):
@@ -24,6 +26,7 @@ class MemoryLink(Link):
         self._faults = faults or Faults()
         self._held: set[int] = set()
         self._life = 0  # what was sent to an earlier life never arrives
+        self._inbox = Batcher(bus.loop, self._receive_all)
         self.is_up = False
 
     async def open(self, sink: Sink) -> None:
@@ -72,14 +75,15 @@ class MemoryLink(Link):
 
     def _post(self, peer: MemoryLink, receive: Callable[..., None], *message: Any) -> None:
         if delay := self._faults.delay():
-            self._bus.loop.call_later(delay, peer.receive, peer._life, receive, message)
+            self._bus.loop.call_later(delay, peer._receive_all, [(peer._life, receive, message)])
         else:
-            self._bus.loop.call_soon(peer.receive, peer._life, receive, message)
+            peer._inbox.add((peer._life, receive, message))
 
-    def receive(self, life: int, receive: Callable[..., None], message: tuple[Any, ...]) -> None:
+    def _receive_all(self, messages: list[Message]) -> None:
         """Hand over what arrived, unless it was sent to an earlier life."""
-        if life == self._life:
-            receive(*message)
+        for life, receive, arguments in messages:
+            if life == self._life:
+                receive(*arguments)
 
     async def flush(self) -> None:
         """Let what was sent before arrive: the loop runs callbacks in order, and timers too."""

@@ -41,7 +41,7 @@ class Answers:
             kind = type(result).__name__
             self._fail(delivery, HandlerError("TypeError", f"the handler returned {kind}, not bytes or None"))
         elif len(result) > self.max_payload_bytes:
-            self._logger.warning("a reply has %d bytes, too many (%s)", len(result), delivery)
+            self._logger.warning("a reply has %d bytes, too many (%s)", len(result), str(delivery))
             self._fail(delivery, PayloadTooLargeError(len(result), self.max_payload_bytes, is_reply=True))
         elif not delivery.oneway and not delivery.answered:
             self._reply(delivery, result)
@@ -58,7 +58,7 @@ class Answers:
         """Answer that the handler had its time."""
         if not delivery.answered:
             self._stats.handler_timeouts += 1
-            self._logger.warning("a handler was cancelled after %.3g s (%s)", delivery.timeout, delivery)
+            self._logger.warning("a handler was cancelled after %.3g s (%s)", delivery.timeout, str(delivery))
         self._fail(delivery, HandlerTimeoutError(delivery.envelope.shard, delivery.timeout))
 
     def refuse_unread(self, codec: Codec, to: object, error: ClstrError) -> None:

@@ -25,6 +25,8 @@ from clstr.spi._delivery import Delivery
 # and what all of them ask for at once has to fit the queue of nested messages: hence not as many as would find a slot.
 SPARE = 4
 
+NOTHING = Envelope(shard=0, type="")
+
 Selector = Callable[[Delivery], bool]
 _Queue = OrderedDict[Delivery, None]  # a FIFO from whose middle an expired message can be taken
 
@@ -127,11 +129,14 @@ class Dispatcher:
             self._loop.call_soon(self.end, delivery)
         else:
             delivery.task = task
-            task.add_done_callback(delivery.ended_by)
+            if not delivery.begun:  # cancelled before its first step, the task would end without a word
+                task.add_done_callback(delivery.ended_by)
 
     async def _run(self, delivery: Delivery) -> None:
-        set_current(delivery)
         delivery.begun = True
+        if delivery.task is not None:
+            delivery.task.remove_done_callback(delivery.ended_by)
+        set_current(delivery)
         try:
             answer = delivery.subscription.handler(delivery.envelope)
             if not hasattr(answer, "__await__"):
@@ -143,6 +148,8 @@ class Dispatcher:
                 raise
         else:
             self._answers.handler_returned(delivery, result)
+        finally:  # the task's last step; a done callback would cost another turn of the loop for each message
+            self.end(delivery)
 
     def end(self, delivery: Delivery) -> None:
         """Free the slot of a message whose task has ended."""
@@ -155,11 +162,10 @@ class Dispatcher:
         self._outer_running -= not delivery.depth and not delivery.parked
         self._running.discard(delivery)
         self._deadlines.discard(delivery.tick, delivery)
-        # Tasks that the handler left behind keep this delivery in their context; they need not keep its payload.
-        delivery.envelope = Envelope(shard=delivery.envelope.shard, type=delivery.envelope.type)
         if not delivery.answered:  # cancelled before its first step
             self._answers.handler_raised(delivery, asyncio.CancelledError())
-        self._start_waiting()
+        delivery.envelope = NOTHING  # tasks that the handler left behind keep this delivery, but need not its payload
+        self._wake()
         self._wake_settlers()
 
     def _start_waiting(self) -> None:
@@ -208,8 +214,8 @@ class Dispatcher:
         self.reclaim(delivery)
 
     def _wake(self) -> None:
-        """Start what waits, but not here: with eager tasks the next handler would run inside the call of this one."""
-        if self.waiting and not self._wake_scheduled:
+        """Start what waits, but not here: with eager tasks the next handler would run inside of this one."""
+        if (self._outer or self._nested) and not self._wake_scheduled:
             self._wake_scheduled = True
             self._loop.call_soon(self._start_waiting)
 
@@ -221,6 +227,8 @@ class Dispatcher:
 
     def expire(self, delivery: Delivery) -> None:
         """End a message whose deadline is over: refuse it if it waits, cancel it if it runs."""
+        if delivery.ended:  # in this very tick
+            return
         if delivery not in self._running:
             self._refuse_waiting(delivery, expired(delivery))
         elif delivery.begun or not delivery.envelope.ttl_ms:

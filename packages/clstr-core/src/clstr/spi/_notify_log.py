@@ -26,6 +26,7 @@ class NotifyLog:
         self._count += 1
         now = self._clock()
         if now >= self._quiet_until:
-            self._logger.warning("%d notifies failed since the last such line; now %s: %s", self._count, what, why)
+            # As text: a log may be written later, and a message that has ended is forgotten.
+            self._logger.warning("%d notifies failed since the last such line; now %s: %s", self._count, str(what), why)
             self._count = 0
             self._quiet_until = now + QUIET_SECONDS
