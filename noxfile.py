@@ -185,6 +185,6 @@ def integration(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show a cluster at work: nodes, keyed requests, a shard map, a take-over."""
-    install(session)
+    """Show a cluster at work: nodes, keyed requests, a take-over; with ``-- --broker nats`` on a real broker."""
+    install(session, *pins("brokers"))
     session.run("python", "docs/examples/demo.py", *session.posargs)

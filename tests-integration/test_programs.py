@@ -30,8 +30,9 @@ def test_the_readme_program_prints_what_the_readme_says(tmp_path: Path) -> None:
     assert (result.stderr, result.stdout) == ("", match[2])
 
 
-def test_the_demo_shows_every_section() -> None:
-    result = run(str(DEMO), "--requests", "500")
+@pytest.mark.parametrize("broker", [[], ["--broker", "nats"]], ids=["memory", "nats"])
+def test_the_demo_shows_every_section(broker: list[str]) -> None:
+    result = run(str(DEMO), "--requests", "500", *broker)
     assert result.stderr == ""
     assert [line[0] for line in re.findall(r"^\d\. .*$", result.stdout, re.MULTILINE)] == list("12345")
     assert "NoShardSubscriberError: no node owns shard" in result.stdout
@@ -51,7 +52,7 @@ def test_the_demo_reads_orders_from_standard_input() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--url", "nats://127.0.0.1"], "pip install clstr-nats"),
+        (["--url", "kafka://127.0.0.1"], "no installed distribution provides the URL scheme 'kafka'"),
         (["--url", "memory://demo?max_concurent=5"], "max_concurrent"),
         (["--requests", "0"], "--requests must be at least 2"),
         (["--input", "no/such/file"], "cannot read no/such/file: "),

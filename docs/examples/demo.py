@@ -1,7 +1,9 @@
 """
 A cluster at work: three nodes, many callers, a shard map, a take-over, an error, and figures.
 
-    python docs/examples/demo.py [--url URL] [--input FILE]
+    python docs/examples/demo.py [--broker nats | --url URL] [--input FILE]
+
+With ``--broker`` it starts a real one, from a wheel, and stops it at the end.
 
 Each line of the input is an order, ``CART ITEM QUANTITY``; ``--input -`` reads them from standard input. The cart is
 the key: all orders of one cart reach the one node that owns it.
@@ -14,8 +16,8 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median, quantiles
@@ -23,7 +25,9 @@ from statistics import median, quantiles
 import msgspec
 
 import clstr
+import clstr_testing
 
+BROKERS = {"nats": clstr_testing.nats_server}
 NODES = ["node-a", "node-b", "node-c"]
 NUM_SHARDS = 64
 ORDERS = Path(__file__).with_name("orders.txt")
@@ -146,6 +150,20 @@ async def show_unowned(client: clstr.Client, node: clstr.Node) -> None:
     await node.acquire([shard])
 
 
+@asynccontextmanager
+async def running(broker: str) -> AsyncIterator[str]:
+    """Start a broker and yield its URL; it ends with the block."""
+    async with BROKERS[broker]() as server:
+        print(f"   a real {broker} server runs at {server.url}")
+        yield server.url
+
+
+async def run_on(broker: str | None, url: str, orders: list[Order], requests: int, callers: int) -> None:
+    """Show everything, on a broker that is started for it or at ``url``."""
+    async with running(broker) if broker else nullcontext(url) as address:
+        await run(address, orders, requests, callers)
+
+
 async def run(url: str, orders: list[Order], requests: int, callers: int) -> None:
     """Show everything over one broker."""
     async with AsyncExitStack() as stack:
@@ -184,7 +202,9 @@ async def run(url: str, orders: list[Order], requests: int, callers: int) -> Non
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description="A clstr cluster at work.")
-    parser.add_argument("--url", default="memory://demo", help="any transport's URL (default: %(default)s)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--url", default="memory://demo", help="any transport's URL (default: %(default)s)")
+    where.add_argument("--broker", choices=sorted(BROKERS), help="start a real broker, and use that")
     parser.add_argument("--input", default=str(ORDERS), metavar="FILE", help="orders, one a line; - is standard input")
     parser.add_argument("--requests", type=int, default=20_000, help="how many to measure (default: %(default)s)")
     parser.add_argument("--callers", type=int, default=64, help="how many at once (default: %(default)s)")
@@ -198,8 +218,8 @@ def main() -> None:
     if options.requests < 2 or options.callers < 1:  # noqa: PLR2004 -- percentiles need two
         parser.error("--requests must be at least 2, --callers at least 1")
     try:
-        asyncio.run(run(options.url, orders, options.requests, options.callers))
-    except (clstr.ClstrError, ValueError) as error:
+        asyncio.run(run_on(options.broker, options.url, orders, options.requests, options.callers))
+    except (clstr.ClstrError, clstr_testing.ServerNotFoundError, ValueError) as error:
         parser.exit(1, f"{type(error).__name__}: {error}\n")
 
 

@@ -89,7 +89,7 @@ async def test_the_codec_is_the_engines(link: FakeLink) -> None:
 
 async def test_the_link_may_print_a_reply_address_into_the_envelope(open_engine: OpenEngine) -> None:
     class Addressed(FakeLink):
-        def reply_to(self, token: int) -> str:
+        def reply_to(self, shard: int, token: int) -> str:
             return f"inbox.{token}"
 
     link = Addressed()

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import clstr
 from clstr_testing._contract import CONTRACT
@@ -31,13 +32,30 @@ def main(arguments: list[str] | None = None) -> int:
         url = options.url
         guard = options.guard
 
-    logging.getLogger("clstr").setLevel(logging.CRITICAL)  # the checks provoke what it would warn of
+    with _quiet():
+        return _check(Suite, parser)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the log: the checks provoke what it would warn of."""
+    logger = logging.getLogger("clstr")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        asyncio.run(_try_to_connect(options.url))
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _check(suite: type[TransportSuite], parser: argparse.ArgumentParser) -> int:
+    """Run the suite and print what holds."""
+    try:
+        asyncio.run(_try_to_connect(suite.url))
     except (clstr.ClstrError, ValueError) as error:
         parser.error(f"cannot connect: {error}")
     results = []
-    for result in run_suite(Suite):
+    for result in run_suite(suite):
         _print(f"{result.status:12} {result.check.name} ({', '.join(result.check.proves)})")
         results.append(result)
     _print(*_table(results))

@@ -47,7 +47,7 @@ CONTRACT: dict[str, str] = {
     "T14.5": "late arrivals are refused, not dropped",
     "T14.6": "aclose returns within drain_timeout + 2 s, whatever handlers do, and names what it left",
     "T14.7": "a request in flight ends when its transport closes, with TransportClosedError",
-    "T14.8": "no task of the transport is left after aclose",
+    "T14.8": "no task, thread, timer or descriptor of the transport is left after aclose",
     "T15.1": "garbage never stops the receiver",
     "T15.2": "a handler's CancelledError never stops the receiver",
     "T16.1": "nothing runs twice, whatever its handler does",

@@ -120,8 +120,8 @@ class Link(ABC):
         """
         return to
 
-    def reply_to(self, token: int) -> str:  # noqa: ARG002 -- the same
-        """Return the printable address for the answer to ``token``, if the envelope is to carry one."""
+    def reply_to(self, shard: int, token: int) -> str:  # noqa: ARG002 -- the same
+        """Return the printable address for the answer to ``token``, which goes to ``shard``; empty is none."""
         return ""
 
     @abstractmethod

@@ -126,7 +126,7 @@ class Sender:
 
     def _send(self, call: _Call, pending: Pending) -> None:
         link, shard = self._engine.link, call.envelope.shard
-        body = self._encode(call, link.reply_to(pending.token))
+        body = self._encode(call, link.reply_to(shard, pending.token))
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
             raise PayloadTooLargeError(len(call.envelope.data), self._engine.max_payload_bytes)
         pending.was_sent = True  # before the link has it: an answer may come from inside of `send`

@@ -1,0 +1,158 @@
+"""
+One connection to one NATS server, and everything that needs private names of nats-py.
+
+nats-py dials, shakes hands and parses. What it does on top of that is not used, since it loses, repeats or delays
+messages: queues and tasks for each subscription, the buffer that outlives a connection, reconnecting, callbacks. A
+connection here ends once, and another one takes its place. Each private name has its test in
+``tests/test_connection.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import Any, cast
+
+import nats.errors
+from nats.aio.client import Client
+
+from clstr.errors import TransportUnavailableError
+
+NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
+
+OnMessage = Callable[[int, bytes, bytes, bytes, bytes], None]
+
+
+class Connection(Client):
+    """
+    A connection that reads at once and never again once it is lost.
+
+    Args:
+        on_message: Gets the subscription's id, the subject, the reply's address, the headers and the payload of each
+            message, in order. Called by the reader; must not raise.
+        on_denied: Gets the server's sentence when it refuses a right.
+        on_lost: Gets the reason, once, when the connection is of no use any more.
+    """
+
+    _socket: asyncio.WriteTransport
+
+    def __init__(
+        self, on_message: OnMessage, on_denied: Callable[[str], None], on_lost: Callable[[Exception], None]
+    ) -> None:
+        super().__init__()
+        self._on_message = on_message
+        self._on_denied = on_denied
+        self._on_lost = on_lost
+        self._is_lost = False
+        self._needs_tls = False
+
+    async def dial(self, server: str, *, needs_tls: bool, tls: ssl.SSLContext | None, **options: Any) -> None:
+        """
+        Connect to one server, and fail if it cannot be used.
+
+        Raises:
+            nats.errors.Error: The server refuses.
+            OSError: It cannot be reached.
+            TransportUnavailableError: TLS is needed, and the server does not speak it.
+        """
+        self._needs_tls = needs_tls
+        failures: list[Exception] = []
+
+        async def note(error: Exception) -> None:
+            failures.append(error)
+
+        try:
+            await self.connect(
+                servers=[server],
+                allow_reconnect=False,
+                max_reconnect_attempts=1,  # with 0 it would try for ever
+                reconnect_time_wait=0,
+                ping_interval=NEVER,
+                error_cb=note,
+                tls=tls,
+                **options,
+            )
+        except nats.errors.NoServersError:
+            raise failures[-1] if failures else ConnectionRefusedError(server) from None
+        self._socket = cast("asyncio.WriteTransport", self._find_socket())
+        cast("asyncio.Task[None]", self._reading_task).add_done_callback(self._reader_ended)
+
+    # What is overridden.
+
+    def _connect_command(self) -> bytes:
+        """Return what carries the credentials; a server without TLS does not get to see them if TLS was asked for."""
+        if self._needs_tls and not (self.options["tls_handshake_first"] or self._server_info.get("tls_required")):
+            raise TransportUnavailableError(
+                "the server offers no TLS, which was asked for: nothing was sent to it; use nats:// if that is meant"
+            )
+        return super()._connect_command()
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._on_message(sid, subject, reply, headers or b"", data)
+
+    async def _process_err(self, err_msg: str) -> None:
+        if "permissions violation" in err_msg:
+            self._on_denied(err_msg.strip("'"))
+        else:
+            self._lose(nats.errors.Error(f"the server says {err_msg}"))
+
+    async def _process_op_err(self, e: Exception) -> None:
+        self._lose(e)
+
+    def _reader_ended(self, reader: asyncio.Task[None]) -> None:
+        error = None if reader.cancelled() else reader.exception()
+        self._lose(ConnectionError(f"the connection's reader ended: {error or 'it met something unreadable'}"))
+
+    def _lose(self, error: Exception) -> None:
+        if not self._is_lost:
+            self._is_lost = True
+            self._on_lost(error)
+
+    # What is used.
+
+    @property
+    def is_clustered(self) -> bool:
+        """Whether the server is one of several, which may not know yet what this one knows."""
+        return bool(self._server_info.get("cluster"))
+
+    @property
+    def unsent_bytes(self) -> int:
+        """What the socket has not taken yet."""
+        return self._socket.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        """Hand bytes to the socket, in order, now."""
+        self._socket.write(data)
+
+    def ping(self) -> asyncio.Future[bool]:
+        """Send a PING behind all that was written; the future is done when everything that it caused was read."""
+        pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pongs.append(pong)
+        self._socket.write(b"PING\r\n")
+        return pong
+
+    async def end(self) -> None:
+        """
+        Close the socket and end nats-py's tasks; what the socket has not taken is given up. Never raises.
+
+        nats-py's own ``close`` waits for a socket that nobody reads, and swallows cancellation.
+        """
+        self._is_lost = True
+        self.abort()
+        tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
+        left = [task for task in tasks if task is not None and not task.done()]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left)
+
+    def abort(self) -> None:
+        """Close the socket at once."""
+        socket = self._find_socket()
+        if socket is not None:
+            socket.abort()
+
+    def _find_socket(self) -> asyncio.WriteTransport | None:
+        writer = getattr(self._transport, "_io_writer", None)  # the one behind TLS, once that is spoken
+        return None if writer is None else writer.transport

@@ -1,0 +1,289 @@
+"""The NATS link: subjects, one inbox, and a connection that is replaced when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import logging
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import cast
+
+from clstr.errors import (
+    AccessDeniedError,
+    ClstrError,
+    NoShardSubscriberError,
+    OverloadedError,
+    TransportUnavailableError,
+)
+from clstr.spi import Batcher, Link, Route, Sink
+from clstr_nats._connection import Connection
+from clstr_nats._dialer import Dialer
+from clstr_nats._rights import Rights
+from clstr_nats._subjects import QUEUE, Subjects, is_inbox
+
+INBOX_SID = 1  # ids of subscriptions: a shard's is FIRST_SID more than its number
+FIRST_SID = 2
+NO_RESPONDERS = b"NATS/1.0 503"
+MISSED_HEARTBEATS = 3
+ASK_AGAIN_AFTER = 0.05  # seconds in which every server of a cluster learns who holds what
+MAX_UNSENT_BYTES = 32 * 1024 * 1024  # more than max_inflight_bytes in base64: what is beyond it waits for a dead socket
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between attempts to connect again
+
+
+class NatsLink(Link):
+    """
+    One peer on NATS.
+
+    Args:
+        dialer: Opens connections.
+        subjects: What this peer's messages are called.
+        heartbeat: Seconds between PINGs.
+        logger: Where it says what happened to the connection.
+    """
+
+    _sink: Sink
+    _rights: Rights
+
+    def __init__(self, dialer: Dialer, subjects: Subjects, heartbeat: float, logger: logging.Logger) -> None:
+        self._dialer = dialer
+        self._subjects = subjects
+        self._heartbeat = heartbeat
+        self._patience = heartbeat * MISSED_HEARTBEATS
+        self._logger = logger
+        self._loop = asyncio.get_running_loop()
+        self._is_open = True
+        self._is_up = False
+        self._connection: Connection | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._lost: asyncio.Future[None] = self._loop.create_future()  # done when the newest connection is lost
+        self._held: set[int] = set()
+        self._out = Batcher[bytes](self._loop, self._write)
+        self._out_bytes = 0
+        self._notifies: list[int] = []
+
+    # Its life.
+
+    async def open(self, sink: Sink) -> None:
+        """Connect, and subscribe to the inbox."""
+        self._sink = sink
+        self._rights = Rights(self._subjects, sink.failed, self._logger)
+        await self._connect()
+        self._keeper = self._loop.create_task(self._keep_connected(), context=contextvars.Context())
+
+    async def _connect(self) -> None:
+        self._lost = self._loop.create_future()
+        self._rights.forget()
+        # Messages arrive, and are answered, as soon as the server knows of one shard; it is up when it knows of all.
+        self._connection = connection = await self._dialer.dial(self._new_connection)
+        try:
+            self.max_message_bytes = connection.max_payload
+            connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
+            connection.write(self._subscribe_to(sorted(self._held)))
+            await self._fenced(connection)
+            if not self._rights.may_subscribe(self._subjects.inbox):
+                raise AccessDeniedError(
+                    f"the NATS user may not subscribe to {self._subjects.inbox}: grant it its inbox_prefix, as in "
+                    '{subscribe: ["_INBOX_name.>"]}'
+                )
+            if denied := self._denied(self._held):
+                self._logger.error("NATS no longer lets this user subscribe to shards %s", denied)
+        except BaseException:
+            self._connection = None
+            await connection.end()
+            raise
+        self._is_up = True
+
+    def _new_connection(self) -> Connection:
+        connection = Connection(self._receive, self._rights.deny, lambda error: self._down(connection, error))
+        return connection
+
+    def _down(self, connection: Connection, error: Exception) -> None:
+        """The connection is lost: once for each that was in use."""
+        if connection is self._connection:
+            self._connection = None
+            connection.abort()
+            if self._is_up:
+                self._is_up = False
+                self._sink.down(error)
+        if not self._lost.done():
+            self._lost.set_result(None)
+
+    async def _keep_connected(self) -> None:
+        while self._is_open:  # a cancellation may get lost in nats-py
+            connection = self._connection
+            if connection is not None:
+                await self._watch(connection)
+                await connection.end()
+            await self._reconnect()
+
+    async def _watch(self, connection: Connection) -> None:
+        """Return when the connection is lost: it says so, or it answers no PING for three heartbeats."""
+        while not self._lost.done():
+            await asyncio.wait((self._lost,), timeout=self._heartbeat)
+            if not self._lost.done() and not await self._answers(connection):
+                self._down(connection, TimeoutError(f"the server has not answered for {self._patience:g} s"))
+
+    async def _reconnect(self) -> None:
+        pause = FIRST_PAUSE
+        while self._is_open:
+            try:
+                await self._connect()
+            except (ClstrError, OSError) as error:
+                self._logger.warning("NATS is still unreachable: %s", error)
+            else:
+                self._logger.info("connected to NATS again")
+                self._sink.up()
+                return
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def flush(self) -> None:
+        """Return when the server has read what was sent."""
+        connection = self._connection
+        if connection is not None:
+            with contextlib.suppress(TransportUnavailableError):
+                await self._fenced(connection)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        self._is_open = False
+        try:
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait((self._keeper,))
+        finally:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                await connection.end()
+
+    # Shards.
+
+    async def hold(self, shards: Sequence[int]) -> None:
+        """Subscribe to ``shards`` in the queue group; one fence for all."""
+        connection = self._usable()
+        self._held.update(shards)
+        try:
+            connection.write(self._subscribe_to(shards))
+            await self._fenced(connection)
+            denied = self._denied(shards)
+            if denied:
+                raise AccessDeniedError(
+                    f"the NATS user may not subscribe to {self._subjects.shard(denied[0])} in the queue group {QUEUE}: "
+                    f'grant {{subscribe: ["{self._subjects.every_shard} {QUEUE}"]}}'
+                )
+        except BaseException:
+            self._held.difference_update(shards)
+            raise
+
+    async def drop(self, shards: Sequence[int]) -> None:
+        """Unsubscribe; after the fence no message for them is on its way."""
+        self._held.difference_update(shards)
+        connection = self._connection
+        if connection is not None:
+            connection.write(b"".join(b"UNSUB %d\r\n" % (FIRST_SID + shard) for shard in shards))
+            with contextlib.suppress(TransportUnavailableError):
+                await self._fenced(connection)
+
+    def _subscribe_to(self, shards: Iterable[int]) -> bytes:
+        return b"".join(_sub(self._subjects.shard(shard), QUEUE, FIRST_SID + shard) for shard in shards)
+
+    def _denied(self, shards: Iterable[int]) -> list[int]:
+        return sorted(shard for shard in shards if not self._rights.may_subscribe(self._subjects.shard(shard)))
+
+    async def _fenced(self, connection: Connection) -> None:
+        """Return when the server has acted on all that was written, and all that it had to say before was read."""
+        if connection is self._connection:
+            self._out.flush()
+        if not await self._answers(connection):
+            raise TransportUnavailableError("the connection to NATS was lost meanwhile, or answers too slowly")
+
+    async def _answers(self, connection: Connection) -> bool:
+        """Send a PING and tell whether its PONG came, before the connection was lost and in time."""
+        pong = connection.ping()
+        await asyncio.wait((pong, self._lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
+        return pong.done()
+
+    # Messages out.
+
+    def reply_to(self, shard: int, token: int) -> str:
+        """Return the address under this peer's inbox."""
+        return self._subjects.reply_to(shard, token)
+
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
+        """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
+        self._usable()
+        self._check_room(body)
+        self._rights.check_publish(shard, token)
+        reply_to = self._subjects.reply_to(shard, token)
+        self._publish(f"PUB {self._subjects.shard(shard)} {reply_to} {len(body)}\r\n".encode(), body)
+        if oneway:
+            self._notifies.append(token)
+        return None
+
+    def reply_address(self, to: object, reply_to: str) -> object:
+        """Prefer the envelope's own address, as Go does, if it is an inbox."""
+        return reply_to.encode() if is_inbox(reply_to) else to
+
+    def reply(self, to: object, body: bytes) -> bool:
+        """Publish to an inbox."""
+        connection = self._connection
+        if connection is None or connection.unsent_bytes > MAX_UNSENT_BYTES:
+            return False
+        self._publish(b"PUB %s %d\r\n" % (cast("bytes", to), len(body)), body)
+        return True
+
+    def _publish(self, command: bytes, body: bytes) -> None:
+        self._out_bytes += len(body)
+        self._out.add(b"%s%s\r\n" % (command, body))
+
+    def _usable(self) -> Connection:
+        if self._connection is None or not self._is_up:
+            raise TransportUnavailableError("the connection to NATS is lost; it is being renewed")
+        return self._connection
+
+    def _check_room(self, body: bytes) -> None:
+        unsent = self._out_bytes + self._usable().unsent_bytes + len(body)
+        if unsent > MAX_UNSENT_BYTES:
+            raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
+
+    def _write(self, commands: list[bytes]) -> None:
+        """Write what one tick has published; one fence serves all of its notifies (the 503 comes before the PONG)."""
+        self._out_bytes = 0
+        notifies, self._notifies = self._notifies, []
+        connection = self._connection
+        if connection is None:  # whoever waits for these was told that the link is down
+            return
+        connection.write(b"".join(commands))
+        if notifies:
+            connection.ping().add_done_callback(partial(self._accept, notifies))
+
+    def _accept(self, tokens: list[int], pong: asyncio.Future[bool]) -> None:
+        if not pong.cancelled():
+            for token in tokens:
+                self._sink.accepted(token)
+
+    # Messages in.
+
+    def _receive(self, sid: int, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
+        """A message arrived: an answer, or one for a shard."""
+        if sid != INBOX_SID:
+            self._sink.request(sid - FIRST_SID, body, reply or None)
+            return
+        try:
+            shard, token = self._subjects.read_reply_to(subject)
+        except ValueError:
+            self._sink.garbage("an answer to an address that is none of ours")
+            return
+        self._rights.prove(shard)
+        if not body and headers.startswith(NO_RESPONDERS):
+            connection = self._connection
+            again = ASK_AGAIN_AFTER if connection is not None and connection.is_clustered else None
+            self._sink.refused(token, NoShardSubscriberError(shard), again_after=again)
+        else:
+            self._sink.answer(token, body)
+
+
+def _sub(subject: str, queue: str, sid: int) -> bytes:
+    return f"SUB {subject} {queue}{' ' if queue else ''}{sid}\r\n".encode()

@@ -1,0 +1,161 @@
+"""What a NATS URL and its options say."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from clstr.plugins import TransportURL
+from clstr_nats._subjects import check_inbox_prefix, check_prefix
+
+DEFAULT_PORT = 4222
+TLS_SCHEMES = {"nats+tls", "tls"}
+
+
+def parse_bool(text: str) -> bool:
+    """Read ``true`` or ``false``."""
+    if text not in {"true", "false"}:
+        raise ValueError(f"must be true or false, not {text!r}")
+    return text == "true"
+
+
+def parse_seconds(text: str) -> float:
+    """Read seconds above 0."""
+    seconds = float(text)
+    if not 0 < seconds < float("inf"):
+        raise ValueError(f"must be seconds above 0, not {text!r}")
+    return seconds
+
+
+def parse_codec(text: str) -> str:
+    """Read the name of a codec."""
+    if text not in {"json", "msgpack"}:
+        raise ValueError(f"must be json or msgpack, not {text!r}")
+    return text
+
+
+def parse_file(text: str) -> str:
+    """Read the path of a file that is there."""
+    if not Path(text).is_file():
+        raise ValueError("names no file that can be found")
+    return text
+
+
+def refuse_text(_text: str) -> object:
+    """Refuse what a URL cannot say."""
+    raise ValueError("is an ssl.SSLContext, which a URL cannot hold: give it to connect() as the keyword tls")
+
+
+PARAMETERS: Mapping[str, Callable[[str], object]] = {
+    "codec": parse_codec,
+    "creds": parse_file,
+    "heartbeat": parse_seconds,
+    "inbox_prefix": check_inbox_prefix,
+    "nkey": parse_file,
+    "nkey_seed": str,
+    "prefix": check_prefix,
+    "tls": refuse_text,
+    "tls_ca": parse_file,
+    "tls_cert": parse_file,
+    "tls_first": parse_bool,
+    "tls_key": parse_file,
+    "token": str,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """
+    How to reach the servers.
+
+    Attributes:
+        servers: ``(host, port)`` of each, in the order of the URL.
+        prefix: What the shards' subjects begin with.
+        inbox_prefix: What the inbox's subject begins with.
+        codec: What messages are sent in.
+        heartbeat: Seconds between PINGs; a connection that answers none for three of them is lost.
+        needs_tls: Whether a server without TLS is refused.
+        tls: The context for TLS, if it is spoken.
+        credentials: What nats-py is told about who we are.
+    """
+
+    servers: tuple[tuple[str, int], ...]
+    prefix: str = "clstr"
+    inbox_prefix: str = "_INBOX"
+    codec: str = "json"
+    heartbeat: float = 1.0
+    needs_tls: bool = False
+    tls: ssl.SSLContext | None = field(default=None, repr=False)
+    credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, url: TransportURL, extra: Mapping[str, Any]) -> Options:
+        """
+        Read them.
+
+        Raises:
+            ValueError: They contradict each other, or one is malformed.
+        """
+        if url.path:
+            raise ValueError(f"malformed {url.scheme} URL: it has no path; write nats://host:4222?prefix=name")
+        if not url.hosts:
+            raise ValueError(f"malformed {url.scheme} URL: it names no host; write {url.scheme}://127.0.0.1:4222")
+        needs_tls = url.scheme in TLS_SCHEMES or extra.get("tls") is not None
+        if not needs_tls and any(name.startswith("tls") for name in extra):
+            raise ValueError("there are options for TLS, but the URL does not ask for it: write nats+tls://")
+        names = ("prefix", "inbox_prefix", "codec", "heartbeat")
+        return cls(
+            servers=tuple((host, port or DEFAULT_PORT) for host, port in url.hosts),
+            needs_tls=needs_tls,
+            tls=_tls_context(extra) if needs_tls else None,
+            credentials=_credentials(url, extra),
+            **{name: _checked(name, extra[name]) for name in names if name in extra},
+        )
+
+
+def _checked(name: str, value: Any) -> Any:
+    """Check what came as a keyword and not as text."""
+    if name == "heartbeat" and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return parse_seconds(str(value))
+    if not isinstance(value, str if name != "heartbeat" else float):
+        raise TypeError(f"{name} must be {'seconds' if name == 'heartbeat' else 'a str'}, not {type(value).__name__}")
+    return value
+
+
+def _tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext:
+    context = extra.get("tls")
+    files = [name for name in ("tls_ca", "tls_cert", "tls_key") if name in extra]
+    if context is not None:
+        if not isinstance(context, ssl.SSLContext):
+            raise TypeError(f"tls must be an ssl.SSLContext, not {type(context).__name__}")
+        if files:
+            raise ValueError(f"{files[0]} and tls say the same: give one of them")
+        return context
+    context = ssl.create_default_context(cafile=extra.get("tls_ca"))
+    if "tls_key" in extra and "tls_cert" not in extra:
+        raise ValueError("tls_key needs its certificate: give tls_cert too")
+    if "tls_cert" in extra:
+        context.load_cert_chain(extra["tls_cert"], extra.get("tls_key"))
+    return context
+
+
+def _credentials(url: TransportURL, extra: Mapping[str, Any]) -> dict[str, Any]:
+    ways = {
+        "a user in the URL": url.username is not None or url.password is not None,
+        **{name: name in extra for name in ("creds", "nkey", "nkey_seed", "token")},
+    }
+    chosen = [way for way, is_given in ways.items() if is_given]
+    if len(chosen) > 1:
+        raise ValueError(f"{' and '.join(chosen)} are several ways to say who this is: give one")
+    if url.username is not None and url.password is None:
+        return {"token": url.username}
+    names = {"creds": "user_credentials", "nkey": "nkeys_seed", "nkey_seed": "nkeys_seed_str", "token": "token"}
+    given = {names[name]: extra[name] for name in names if name in extra}
+    if url.password is not None:
+        given |= {"user": url.username or "", "password": url.password}
+    if "tls_first" in extra:
+        given["tls_handshake_first"] = extra["tls_first"]
+    return given

@@ -1,0 +1,92 @@
+"""Subjects: where a shard's messages go, where answers come back to, and which answers' addresses are believed."""
+
+from __future__ import annotations
+
+import re
+import secrets
+
+QUEUE = "clstr"  # the queue group of every shard: of several owners one gets a message (T2)
+
+_PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
+_INBOX = re.compile(r"_INBOX[A-Za-z0-9_-]*", re.ASCII)
+_REPLY_TO = re.compile(r"_INBOX[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+", re.ASCII)
+_MAX_LENGTH = 256
+
+
+def check_prefix(prefix: str) -> str:
+    """
+    Return ``prefix`` if subjects can begin with it.
+
+    Raises:
+        ValueError: It could mean another subject than the one that it spells.
+    """
+    if not _PREFIX.fullmatch(prefix) or len(prefix) > _MAX_LENGTH:
+        raise ValueError("prefix must be letters, digits, '_' and '-', in names joined by dots, as in acme.prod")
+    return prefix
+
+
+def check_inbox_prefix(prefix: str) -> str:
+    """
+    Return ``prefix`` if nodes accept answers' addresses under it.
+
+    Raises:
+        ValueError: They would not.
+    """
+    if not _INBOX.fullmatch(prefix) or len(prefix) > _MAX_LENGTH:
+        raise ValueError("inbox_prefix must be _INBOX, or begin with it and go on with letters, digits, '_' and '-'")
+    return prefix
+
+
+def is_inbox(address: str) -> bool:
+    """Tell whether a stranger's ``reply_to`` names an inbox, and nothing else."""
+    return len(address) <= _MAX_LENGTH and _REPLY_TO.fullmatch(address) is not None
+
+
+class Subjects:
+    """
+    The subjects of one peer.
+
+    Args:
+        prefix: What the shards' subjects begin with.
+        inbox_prefix: What the inbox's subject begins with; who may not read it cannot answer in a node's place.
+    """
+
+    def __init__(self, prefix: str, inbox_prefix: str) -> None:
+        self._prefix = prefix
+        # 128 bits that nobody else knows: who could guess it could answer in a node's place.
+        self._inbox = f"{inbox_prefix}.{secrets.token_hex(16)}"
+        self._answers_at = len(self._inbox) + 1
+
+    @property
+    def inbox(self) -> str:
+        """The pattern that every answer's address matches."""
+        return f"{self._inbox}.*"
+
+    @property
+    def every_shard(self) -> str:
+        """The pattern that every shard's subject matches."""
+        return f"{self._prefix}.shard.*"
+
+    def shard(self, shard: int) -> str:
+        """Return the subject of a shard."""
+        return f"{self._prefix}.shard.{shard}"
+
+    def read_shard(self, subject: str) -> int | None:
+        """Return the shard of a subject, in whatever case; ``None`` if it is no shard's."""
+        number = subject.rpartition(".")[2]
+        is_ours = number.isdecimal() and subject.lower() == self.shard(int(number)).lower()
+        return int(number) if is_ours else None
+
+    def reply_to(self, shard: int, token: int) -> str:
+        """Return the address of the answer to ``token``, which went to ``shard``."""
+        return f"{self._inbox}.{token}_{shard}"
+
+    def read_reply_to(self, subject: bytes) -> tuple[int, int]:
+        """
+        Return the shard and the token of an answer's address.
+
+        Raises:
+            ValueError: It is none of ours.
+        """
+        token, _, shard = subject[self._answers_at :].partition(b"_")
+        return int(shard), int(token)

@@ -1,0 +1,385 @@
+"""`clstr_nats._link`: what NATS does to a peer, and what the peer makes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import nats
+import pytest
+
+import clstr
+from clstr import Envelope
+from clstr.errors import (
+    ClstrError,
+    ConnectionLostError,
+    NoShardSubscriberError,
+    OverloadedError,
+    PayloadTooLargeError,
+    RequestTimeoutError,
+    TransportUnavailableError,
+)
+from clstr_nats._dialer import Dialer
+from clstr_nats._options import Options
+from clstr_testing import FaultProxy, Server, no_leaks
+
+Connect = Callable[..., Awaitable[clstr.Transport]]
+
+
+async def echo(envelope: Envelope) -> bytes:
+    return envelope.data
+
+
+def message(shard: int = 1, data: bytes = b"", **fields: Any) -> Envelope:
+    return Envelope(shard=shard, type="Echo", data=data, **fields)
+
+
+async def eventually(call: Callable[[], Awaitable[Any]]) -> Any:
+    """Call until it goes well: for what comes back by itself, some time after an outage."""
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                return await call()
+            except ClstrError:
+                await asyncio.sleep(0)
+
+
+# Subscribing and letting go (N1, N11).
+
+
+async def test_who_subscribed_is_found_at_once(server: Server, connect: Connect) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    for shard in range(300):
+        await node.subscribe([shard], echo)
+        assert await client.request(message(shard, b"x")) == b"x"
+
+
+async def test_who_let_go_is_not_found_and_loses_nothing(server: Server, connect: Connect) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    ran: list[bytes] = []
+
+    async def count(envelope: Envelope) -> bytes:
+        ran.append(envelope.data)
+        return envelope.data
+
+    async def ask(n: int) -> bytes | None:
+        try:
+            return await client.request(message(1, b"%d" % n))
+        except NoShardSubscriberError:
+            return None
+
+    subscription = await node.subscribe([1], count)
+    asked = [asyncio.ensure_future(ask(n)) for n in range(500)]
+    await asyncio.sleep(0)
+    await subscription.aclose()
+    answers = await asyncio.gather(*asked)
+    assert sorted(answer for answer in answers if answer is not None) == sorted(ran)
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(message(1))
+
+
+async def test_4096_shards_cost_a_handful_of_pings(fake_server: Any, connect: Connect) -> None:
+    node = await connect(fake_server.port)
+    before = len(fake_server.said)
+    subscription = await node.subscribe(range(4096), echo)
+    said = fake_server.said[before:]
+    assert sum(line.startswith(b"SUB clstr.shard.") for line in said) == 4096
+    assert all(line.split()[2] == b"clstr" for line in said if line.startswith(b"SUB"))
+    assert sum(line == b"PING\r\n" for line in said) <= 4
+    await subscription.aclose()
+    assert sum(line.startswith(b"UNSUB ") for line in fake_server.said) == 4096
+
+
+# Notifies (N19).
+
+
+async def test_a_notify_for_nobody_is_refused_although_it_wants_no_answer(server: Server, connect: Connect) -> None:
+    client = await connect(server.port)
+    async with asyncio.timeout(5):
+        with pytest.raises(NoShardSubscriberError):
+            await client.notify(message(), timeout=60)
+
+
+async def test_one_ping_fences_all_notifies_of_a_tick(fake_server: Any, connect: Connect) -> None:
+    client = await connect(fake_server.port)
+    before = len(fake_server.said)
+    await asyncio.gather(*(client.notify(message(n)) for n in range(1000)))
+    said = fake_server.said[before:]
+    assert sum(line.startswith(b"PUB ") for line in said) == 1000
+    assert sum(line == b"PING\r\n" for line in said) <= 3
+
+
+# The connection is lost, and found again (N2, N3, N7, N8, N9).
+
+
+async def test_a_stalled_link_keeps_neither_deadline_nor_cancellation_from_working(
+    proxy: FaultProxy, connect: Connect
+) -> None:
+    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30)
+    proxy.black_hole()
+    requests = [asyncio.ensure_future(client.request(message(n, bytes(1 << 19)), timeout=60)) for n in range(20)]
+    await asyncio.sleep(0)
+    with pytest.raises(RequestTimeoutError):
+        await client.request(message(), timeout=0.05)
+    for request in requests:
+        request.cancel()
+    done, _ = await asyncio.wait(requests, timeout=5)
+    assert len(done) == 20
+
+
+async def test_what_the_socket_does_not_take_is_bounded(proxy: FaultProxy, connect: Connect) -> None:
+    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30)
+    proxy.black_hole()
+    requests = [asyncio.ensure_future(client.request(message(n, bytes(500_000)), timeout=60)) for n in range(100)]
+    done, pending = await asyncio.wait(requests, timeout=1, return_when=asyncio.FIRST_EXCEPTION)
+    errors = [request.exception() for request in done]
+    assert all(isinstance(error, OverloadedError) and not error.maybe_executed for error in errors)
+    assert errors
+    for request in pending:
+        request.cancel()
+    await asyncio.wait(pending)
+
+
+async def test_a_request_of_an_outage_never_runs_afterwards(proxy: FaultProxy, connect: Connect) -> None:
+    ran: list[bytes] = []
+
+    async def note(envelope: Envelope) -> bytes:
+        ran.append(envelope.data)
+        return b""
+
+    node, client = await connect(proxy.port), await connect(proxy.port, query="?reconnect_wait=0.05")
+    await node.subscribe([1], note)
+    proxy.refuse()
+    await proxy.reset()
+    for n in range(20):
+        with pytest.raises((TransportUnavailableError, ConnectionLostError)):
+            await client.request(message(1, b"outage %d" % n))
+    proxy.accept()
+    await eventually(lambda: client.request(message(1, b"after")))
+    assert ran == [b"after"]
+
+
+async def test_a_link_that_is_mute_is_given_up_after_three_heartbeats(
+    proxy: FaultProxy, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(proxy.port, query="?heartbeat=0.05")
+    proxy.black_hole()
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionLostError, match=r"has not answered for 0\.15 s"):
+            await client.request(message(), timeout=60)
+    proxy.heal()
+    await proxy.reset()
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(message())
+
+
+async def test_a_server_that_was_killed_and_comes_back_empty_is_used_again(server: Server, connect: Connect) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe(range(64), echo)
+    server.kill()
+    await server.restart()
+    assert await eventually(lambda: client.request(message(0, b"x"))) == b"x"
+    assert await eventually(lambda: client.request(message(63, b"x"))) == b"x"
+
+
+async def test_a_server_that_is_gone_for_longer_than_any_budget_is_used_again(
+    proxy: FaultProxy, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, client = await connect(proxy.port), await connect(proxy.port)
+    await node.subscribe([1], echo)
+    proxy.refuse()
+    await proxy.reset()
+    async with asyncio.timeout(20):
+        while sum("still unreachable" in each.message for each in caplog.records) < 6:  # noqa: ASYNC110 -- a log
+            await asyncio.sleep(0)
+    proxy.accept()
+    assert await eventually(lambda: client.request(message(1, b"x"))) == b"x"
+
+
+@pytest.mark.parametrize(
+    "line", [b"-ERR 'User Authentication Expired'\r\n", b"-ERR 'Maximum Connections Exceeded'\r\n"]
+)
+async def test_an_error_of_the_server_is_survived(fake_server: Any, connect: Connect, line: bytes) -> None:
+    node = await connect(fake_server.port)
+    await node.subscribe([7], echo)
+    fake_server.said.clear()
+    fake_server.say(line)
+    await fake_server.until(lambda: any(line.startswith(b"SUB clstr.shard.7 clstr ") for line in fake_server.said))
+
+
+async def test_one_byte_at_a_time_is_enough(proxy: FaultProxy, connect: Connect) -> None:
+    proxy.to_client.piece_bytes = 1
+    node, client = await connect(proxy.port), await connect(proxy.port)
+    await node.subscribe([1], echo)
+    assert await client.request(message(1, b"x" * 200)) == b"x" * 200
+
+
+async def test_closing_in_an_outage_takes_no_longer_than_it_may(proxy: FaultProxy) -> None:
+    async with no_leaks():
+        transport = await clstr.connect(f"nats://127.0.0.1:{proxy.port}", drain_timeout=0.1)
+        proxy.refuse()
+        await proxy.reset()
+        async with asyncio.timeout(5):
+            await transport.aclose()
+    proxy.accept()
+
+
+async def test_opening_and_closing_leaves_nothing(server: Server) -> None:
+    async with no_leaks():
+        for _ in range(20):
+            async with clstr.connect(f"nats://127.0.0.1:{server.port}") as transport:
+                await transport.subscribe([1], echo)
+
+
+# Load (N4, N5, N6).
+
+
+async def test_a_slow_handler_holds_up_nobody_of_its_shard(server: Server, connect: Connect) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(envelope: Envelope) -> bytes:
+        if envelope.data == b"slow":
+            await go_on.wait()
+        return envelope.data
+
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], handler)
+    slow = asyncio.ensure_future(client.request(message(1, b"slow"), timeout=60))
+    assert await client.request(message(1, b"quick")) == b"quick"
+    go_on.set()
+    assert await slow == b"slow"
+
+
+async def test_a_handler_that_cancels_itself_ends_nothing_else(server: Server, connect: Connect) -> None:
+    async def handler(envelope: Envelope) -> bytes:
+        if envelope.data == b"cancel":
+            raise asyncio.CancelledError
+        return envelope.data
+
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], handler)
+    with pytest.raises(clstr.HandlerError):
+        await client.request(message(1, b"cancel"))
+    assert await client.request(message(1, b"x")) == b"x"
+
+
+async def test_tenfold_overload_is_answered(server: Server, connect: Connect) -> None:
+    node = await connect(server.port, max_concurrent=10, max_queue=100)
+    client = await connect(server.port)
+
+    async def handler(envelope: Envelope) -> bytes:
+        await asyncio.sleep(0)
+        return envelope.data
+
+    await node.subscribe([1], handler)
+    answers = await asyncio.gather(
+        *(client.request(message(1, b"%d" % n), timeout=30) for n in range(1100)), return_exceptions=True
+    )
+    assert {type(answer) for answer in answers} <= {bytes, OverloadedError}
+    assert sum(isinstance(answer, bytes) for answer in answers) >= 110
+
+
+# Sizes (N10).
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+@pytest.mark.parametrize("headers", [0, 1, 50])
+async def test_the_largest_payload_passes_and_one_byte_more_does_not(
+    server: Server, connect: Connect, codec: str, headers: int
+) -> None:
+    node, client = (
+        await connect(server.port, query=f"?codec={codec}"),
+        await connect(server.port, query=f"?codec={codec}"),
+    )
+    await node.subscribe([1], echo)
+    given = {f"h{n}": "v" * 100 for n in range(headers)}
+    largest = client.max_payload_bytes
+    for size in (largest - 1, largest):
+        assert len(await client.request(message(1, bytes(size), headers=given), timeout=30)) == size
+    with pytest.raises(PayloadTooLargeError) as caught:
+        await client.request(message(1, bytes(largest + 1), headers=given))
+    assert not caught.value.maybe_executed
+    assert await client.request(message(1, b"still there")) == b"still there"
+
+
+async def test_a_reply_that_is_too_large_is_an_error_and_no_disconnect(server: Server, connect: Connect) -> None:
+    async def handler(envelope: Envelope) -> bytes:
+        return bytes(1 << 21) if envelope.data == b"large" else b"small"
+
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], handler)
+    with pytest.raises(PayloadTooLargeError) as caught:
+        await client.request(message(1, b"large"))
+    assert caught.value.maybe_executed
+    assert await client.request(message(1)) == b"small"
+
+
+# Strangers.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b'{"shard":"1"}',
+        b'{"shard":2,"type":"T","data":null}',
+        b"\xff" * 100,
+        b"[" * 10_000,
+        b'{"shard":1,"type":"T","data":null,"reply_to":"clstr.shard.1"}',
+        b'{"shard":1,"type":"T","data":null,"headers":{"x-clstr-admin":"1"}}',
+    ],
+)
+async def test_an_envelope_from_a_stranger_harms_nobody(server: Server, connect: Connect, body: bytes) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], echo)
+    stranger = await nats.connect(server.url)
+    await stranger.publish("clstr.shard.1", body)
+    await stranger.publish("clstr.shard.1", body, reply="clstr.shard.1")
+    await stranger.flush()
+    await stranger.close()
+    assert await client.request(message(1, b"x")) == b"x"
+
+
+async def test_an_answer_to_nobody_is_dropped(server: Server, connect: Connect) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], echo)
+    inbox = client.link._subjects.inbox  # type: ignore[attr-defined]  # a stranger could not know it
+    stranger = await nats.connect(server.url)
+    for address in ("nonsense", "7_1", "_"):
+        await stranger.publish(inbox.replace("*", address), b"{}")
+    await stranger.flush()
+    await stranger.close()
+    assert await client.request(message(1, b"x")) == b"x"
+
+
+# Opening.
+
+
+async def test_an_unreachable_server_is_named(unused_tcp_port: int) -> None:
+    with pytest.raises(TransportUnavailableError, match=f"127.0.0.1:{unused_tcp_port} cannot be used"):
+        await clstr.connect(f"nats://127.0.0.1:{unused_tcp_port}")
+
+
+async def test_a_server_that_never_answers_costs_connect_timeout(proxy: FaultProxy) -> None:
+    proxy.to_client.stall()
+    async with asyncio.timeout(5):
+        with pytest.raises(TransportUnavailableError, match=r"in time|within"):
+            await clstr.connect(f"nats://127.0.0.1:{proxy.port}", connect_timeout=0.1)
+
+
+async def test_one_server_of_several_is_enough(server: Server, unused_tcp_port: int) -> None:
+    for _ in range(5):
+        async with clstr.connect(f"nats://127.0.0.1:{unused_tcp_port},127.0.0.1:{server.port}") as transport:
+            with pytest.raises(NoShardSubscriberError):
+                await transport.request(message())
+
+
+async def test_plaintext_to_elsewhere_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    dialer = Dialer(Options(servers=()), "peer", 1.0, logging.getLogger("clstr"))
+    for host in ("127.0.0.1", "localhost", "::1", "10.0.0.7", "nats.example"):
+        dialer._warn_of_plaintext(host)
+    assert [record.args for record in caplog.records] == [("10.0.0.7",)]
