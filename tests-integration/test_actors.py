@@ -146,7 +146,7 @@ async def test_a_call_chain_that_comes_back_fails_at_once_over_nodes(connect: Co
         with pytest.raises(clstr.HandlerError) as caught:
             await client.key("a").request(Visit(["b", "a"]))
         assert "CallCycleError" in str(caught.value)
-        assert "a -> b -> a" in str(caught.value)
+        assert "Visitor:a -> Visitor:b -> Visitor:a" in str(caught.value)
 
 
 async def test_a_released_shard_stores_its_state_before_another_node_has_it(connect: Connect) -> None:

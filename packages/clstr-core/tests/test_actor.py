@@ -98,6 +98,28 @@ async def test_a_message_finds_the_method_for_its_type(cls: type[Actor], type_: 
     assert await ask(cls, type_) == reply
 
 
+async def test_a_method_that_is_overridden_handles_what_its_base_s_did() -> None:
+    class Override(Derived):
+        async def get(self, _message: Get, context: Context) -> str:
+            return f"override of {await super().get(_message, context)}"
+
+    class Deeper(Override):
+        """Inherits the override."""
+
+    for cls in (Override, Deeper):
+        answer = await ActorHandler(cls)(Envelope(shard=0, type="Get", data=b"{}", headers={KEY_HEADER: "a"}))
+        assert answer == b'"override of base a a"'
+    assert Base.routes["Get"].handler is Base.get
+
+
+def test_an_override_must_be_async_too() -> None:
+    with pytest.raises(TypeError, match=r"Broken\.get handles 'Get': it must be an async method"):
+
+        class Broken(Base):
+            def get(self, _message: Get, context: Context) -> str:  # type: ignore[override]  # the mistake
+                return ""
+
+
 def test_a_class_adds_nothing_to_its_bases() -> None:
     assert (Actor.routes, Actor.timers) == ({}, {})
     assert sorted(Base.routes) == ["Get", "Raw"]

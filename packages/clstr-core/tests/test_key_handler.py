@@ -11,10 +11,12 @@ from typing import Any
 
 import pytest
 
+import clstr_testing
 from clstr._context import Current, current, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._key_handler import KeyHandler
-from clstr.abc import Handler
+from clstr._node import Node
+from clstr.abc import Handler, Transport
 from clstr.errors import (
     DrainingError,
     HandlerError,
@@ -28,8 +30,8 @@ Handling = Callable[..., AbstractContextManager[Current]]
 Run = Callable[[Handler, Envelope], Awaitable[bytes | None]]
 
 
-def keyed(key: str) -> Envelope:
-    return Envelope(shard=0, type="Do", headers={KEY_HEADER: key})
+def keyed(key: str, shard: int = 0) -> Envelope:
+    return Envelope(shard=shard, type="Do", headers={KEY_HEADER: key})
 
 
 class Open:
@@ -224,7 +226,7 @@ async def test_a_message_that_comes_after_a_failure_tries_again_even_if_others_h
         return await handler(keyed("a"))
 
     successors: list[asyncio.Task[bytes | None]] = []
-    making = handler._busy["a"].making
+    making = handler._entries["a"].making
     making.add_done_callback(lambda _: successors.append(asyncio.ensure_future(next_message())))
     maker.gate.set()
     with pytest.raises(ValueError, match="no"):
@@ -238,7 +240,7 @@ async def test_a_making_that_fails_as_its_last_message_is_cancelled_is_not_repor
     maker.error = ValueError("no")
     handler = KeyHandler(maker)
     task = await start(handler, "a")
-    handler._busy["a"].making.add_done_callback(lambda _: task.cancel())
+    handler._entries["a"].making.add_done_callback(lambda _: task.cancel())
     maker.gate.set()
     await settle()
     assert task.done()
@@ -469,6 +471,66 @@ async def test_aclose_closes_idle_handlers_and_those_in_use_when_they_are_done(m
     await handler.aclose()
     assert maker.log == ["made a", "made b", "closed a", "closed b"]
     assert not handler._ending
+
+
+def test_a_handler_that_has_been_idle_for_long_enough_is_closed() -> None:
+    async def run() -> None:
+        maker = Maker()
+        handler = KeyHandler(maker, idle_after=10)
+        await handler(keyed("a"))
+        await asyncio.sleep(6)
+        await handler(keyed("b"))
+        maker.made["b"].gate.clear()
+        using = await start(handler, "b")
+        await asyncio.sleep(5)
+        assert maker.log == ["made a", "made b", "closed a"]
+        await asyncio.sleep(60)  # one in use is not idle
+        assert maker.log == ["made a", "made b", "closed a"]
+        maker.made["b"].gate.set()
+        assert await using == b"b"
+        await asyncio.sleep(10.1)
+        assert maker.log == ["made a", "made b", "closed a", "closed b"]
+        assert await handler(keyed("a")) == b"a"
+        await handler.aclose()
+
+    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
+        runner.run(run())
+
+
+def test_by_default_nothing_is_closed_for_being_idle() -> None:
+    async def run() -> None:
+        maker = Maker()
+        handler = KeyHandler(maker)
+        await handler(keyed("a"))
+        await asyncio.sleep(10**6)
+        assert maker.log == ["made a"]
+        await handler.aclose()
+
+    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
+        runner.run(run())
+
+
+async def test_the_handlers_of_a_released_shard_are_closed_and_those_in_use_when_they_are_done(maker: Maker) -> None:
+    handler = KeyHandler(maker)
+    for key, shard in (("a", 1), ("b", 1), ("c", 2)):
+        await handler(keyed(key, shard))
+    maker.made["b"].gate.clear()
+    using = await start(handler, "b")
+    await handler.release_shards([1])
+    assert maker.log[3:] == ["closed a"]
+    maker.made["b"].gate.set()
+    await using
+    await handler.release_shards([1])
+    assert maker.log[3:] == ["closed a", "closed b"]
+    assert await handler(keyed("a", 1)) == b"a"  # acquired again
+    await handler.aclose()
+
+
+async def test_a_node_that_releases_a_shard_has_closed_its_handlers(transport: Transport, maker: Maker) -> None:
+    async with KeyHandler(maker) as handler, Node(transport, handler, shards=[0, 1]) as node:
+        await transport.request(keyed("a", 1))
+        await node.release([1])
+        assert maker.log == ["made a", "closed a"]
 
 
 async def test_after_aclose_messages_are_refused(run_handler: Run, maker: Maker) -> None:

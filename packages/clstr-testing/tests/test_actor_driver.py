@@ -55,6 +55,33 @@ async def test_an_actor_lives_from_the_first_message_to_the_end_of_the_block() -
     assert LOG == ["start ada", "stop at 5"]
 
 
+async def test_paused_it_handles_one_message_at_each_step() -> None:
+    driver = actor(Account, key="ada")
+    async with driver as account:
+        async with driver.paused() as paused:
+            first = asyncio.create_task(account.request(Add(2)))
+            second = asyncio.create_task(account.request(Add(3)))
+            await paused.step()
+            assert await first == 2
+            assert (paused.waiting, second.done()) == (1, False)
+        assert await second == 5
+
+
+def test_paused_its_periodic_work_waits_too() -> None:
+    async def run() -> None:
+        driver = actor(Account)
+        async with driver as account:
+            await account.request(Add(0))
+            async with driver.paused() as paused:
+                await asyncio.sleep(61)
+                assert paused.waiting == 1
+                await paused.step()
+            assert await account.request(Add(0)) == 1
+
+    with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
+        runner.run(run())
+
+
 async def test_what_it_raises_arrives_as_it_is() -> None:
     async with actor(Account) as account:
         with pytest.raises(ValueError, match="no debts"):

@@ -8,6 +8,7 @@ from clstr._actor import Actor as Actor
 from clstr._actor import every as every
 from clstr._actor import handles as handles
 from clstr._actor_handler import ActorHandler as ActorHandler
+from clstr._actor_handler import Paused as Paused
 from clstr._client import Client as Client
 from clstr._connect import connect as connect
 from clstr._context import refuse as refuse
@@ -90,6 +91,7 @@ __all__ = [
     "NodeInfo",
     "NotOwnerError",
     "OverloadedError",
+    "Paused",
     "PayloadTooLargeError",
     "PluginApiError",
     "PluginConflictError",

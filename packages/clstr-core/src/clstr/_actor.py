@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import dataclasses
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
@@ -55,6 +56,7 @@ class Actor:
         super().__init_subclass__(**kwargs)
         cls.routes, cls.timers = {}, {}
         for base in reversed(cls.__mro__):  # those of every base, not only of the first
+            cls.routes.update(_overrides(base, cls.routes))
             cls.routes.update(_routes_of(base))
             cls.timers.update(_timers_of(base))
 
@@ -158,6 +160,20 @@ def every(seconds: float) -> Callable[[Callable[[Any], Awaitable[None]]], Callab
 
 def _timers_of(cls: type) -> dict[str, float]:
     return {name: value.clstr_every for name, value in vars(cls).items() if hasattr(value, "clstr_every")}
+
+
+def _overrides(cls: type, routes: dict[str, Route]) -> dict[str, Route]:
+    """Return the routes of its bases whose methods ``cls`` has again, without saying anew what they handle."""
+    overrides: dict[str, Route] = {}
+    for type_, route in routes.items():
+        method: Any = vars(cls).get(route.handler.__name__)
+        if method is not None and not hasattr(method, "clstr_route"):
+            if not inspect.iscoroutinefunction(method):
+                raise TypeError(
+                    f"{cls.__name__}.{route.handler.__name__} handles {type_!r}: it must be an async method"
+                )
+            overrides[type_] = dataclasses.replace(route, handler=method)
+    return overrides
 
 
 def _routes_of(cls: type) -> dict[str, Route]:

@@ -6,13 +6,14 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
 from typing import Any
 
 from clstr._actor import Actor
 from clstr._context import current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
+from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import check_seconds
 from clstr._message import type_name
@@ -36,22 +37,45 @@ class _Cell:
 
     Attributes:
         actor: The actor, while there is one.
-        idle_since: When its last message ended: loop time.
-        shard: The shard of its key.
+        shard: The shard of its key, once a message has told it.
         stops: Stops under way.
         turns: Whose turn it is: a message's, periodic work's, or the stop's.
         users: Messages that use it or wait for it.
     """
 
-    __slots__ = ("actor", "idle_since", "shard", "stops", "turns", "users")
+    __slots__ = ("actor", "shard", "stops", "turns", "users")
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self) -> None:
         self.actor: Actor | None = None
-        self.idle_since = 0.0
-        self.shard = shard
+        self.shard: int | None = None
         self.stops = 0
         self.turns = Turns()
         self.users = 0
+
+
+class Paused:
+    """An actor that is kept from its messages, see `ActorHandler.paused`."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._has_turn = True
+
+    @property
+    def waiting(self) -> int:
+        """How many messages wait, periodic work included."""
+        return self._turns.waiting
+
+    async def step(self) -> None:
+        """Let the next message be handled, and wait for its end; if none waits, wait for one."""
+        self._has_turn = False  # if this is cancelled the turn is somebody else's
+        await self._turns.let_one()
+        self._has_turn = True
+
+    def end(self) -> None:
+        """Let messages be handled again."""
+        if self._has_turn:
+            self._has_turn = False
+            self._turns.end()
 
 
 class ActorHandler:
@@ -86,15 +110,15 @@ class ActorHandler:
         if not callable(create):
             raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")
         self._create = create
-        self._idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
+        self._kind: str = getattr(create, "__name__", type(create).__name__)
         self._max_actors = None if max_actors is None else _at_least_one("max_actors", max_actors)
         self._mailbox = _at_least_one("mailbox", mailbox)
         self._cells: dict[str, _Cell] = {}
-        self._idle: OrderedDict[str, _Cell] = OrderedDict()  # in the order of their last use
+        idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
+        self._idle = IdleKeys(idle_after, self._stop_soon)
         self._busy = 0  # keys with messages
         self._live = 0  # actors between start and stop
         self._stopping: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -115,10 +139,11 @@ class ActorHandler:
             DrainingError: `aclose` was called, or its shard was released while it waited.
         """
         key = required_key(envelope, is_closed=self._is_closed)
-        cell = self._enter(key, envelope)
+        name = self._name(key)
+        cell = self._enter(key, envelope.shard)
         try:
-            if key in _chain() and cell.turns.is_taken:
-                return await self._reenter(key, cell.actor, envelope)
+            if name in _chain() and cell.turns.is_taken:
+                return await self._reenter(name, cell.actor, envelope)
             if not await cell.turns.take():  # its place is taken before anything is awaited
                 raise refuse(DrainingError(envelope.shard))
             try:
@@ -146,11 +171,42 @@ class ActorHandler:
         self._is_closed = True
         await self._stop_all(list(self._cells))
 
+    @asynccontextmanager
+    async def paused(self, key: str) -> AsyncIterator[Paused]:
+        """
+        Let neither messages of ``key`` nor its periodic work have their turn inside the block: for tests.
+
+        Messages that come meanwhile wait, as they do for one that is being handled, ``mailbox`` of them at most.
+
+            async with handler.paused("ada") as paused:
+                ...  # send some
+                await paused.step()  # one of them is handled
+        """
+        cell = self._enter(key, None)
+        try:
+            if not await cell.turns.take():
+                raise RuntimeError(f"the shard of {key!r} was released before it could be paused")
+            paused = Paused(cell.turns)
+            try:
+                yield paused
+            finally:
+                paused.end()
+        finally:
+            self._leave(key, cell)
+
     # Messages.
 
-    async def _reenter(self, key: str, actor: Actor | None, envelope: Envelope) -> bytes | None:
+    def _name(self, key: str) -> str:
+        """Return what stands for the actor on call chains, and say so to the message that is being handled."""
+        name = f"{self._kind}:{key}"
+        inside = current()
+        if inside is not None:
+            inside.name = name
+        return name
+
+    async def _reenter(self, name: str, actor: Actor | None, envelope: Envelope) -> bytes | None:
         if actor is None or not actor.reentrant:  # none: it starts or stops
-            raise refuse(CallCycleError(" -> ".join([*_chain(), key])))
+            raise refuse(CallCycleError(" -> ".join([*_chain(), name])))
         return await _answer(actor, envelope)
 
     async def _handle(self, cell: _Cell, actor: Actor, envelope: Envelope) -> bytes | None:
@@ -163,15 +219,17 @@ class ActorHandler:
 
     # Cells.
 
-    def _enter(self, key: str, envelope: Envelope) -> _Cell:
+    def _enter(self, key: str, shard: int | None) -> _Cell:
         cell = self._cells.get(key)
         if cell is not None and cell.turns.waiting >= self._mailbox:
             raise refuse(OverloadedError("mailbox", self._mailbox))
         if key not in self._idle and (cell is None or not cell.users):
             self._make_room()
         if cell is None:
-            cell = self._cells[key] = _Cell(envelope.shard)
-        self._idle.pop(key, None)
+            cell = self._cells[key] = _Cell()
+        if shard is not None:
+            cell.shard = shard
+        self._idle.remove(key)
         self._busy += not cell.users
         cell.users += 1
         return cell
@@ -188,39 +246,21 @@ class ActorHandler:
         if cell.actor is None:
             del self._cells[key]
             return
-        cell.idle_since = asyncio.get_running_loop().time()
-        self._idle[key] = cell
-        self._watch_idle()
+        self._idle.add(key)
 
     def _make_room(self) -> None:
         """Let the actor that has been idle for longest be stopped, if one more key would be too many."""
         if self._max_actors is None or self._busy + len(self._idle) < self._max_actors:
             return
-        if not self._idle:
+        oldest = self._idle.oldest()
+        if oldest is None:
             raise refuse(OverloadedError("max_actors", self._max_actors))
-        self._stop_soon(next(iter(self._idle)))
+        self._stop_soon(oldest)
 
     async def _wait_for_room(self) -> None:
         """Wait until so many actors have stopped that one more may start: `_make_room` saw to it that they will."""
         while self._max_actors is not None and self._live >= self._max_actors and self._stopping:
             await asyncio.wait(self._stopping, return_when=asyncio.FIRST_COMPLETED)
-
-    def _watch_idle(self) -> None:
-        """Look again when the actor that has been idle for longest has been so for long enough: one timer for all."""
-        if self._idle_after is None or self._timer is not None or not self._idle:
-            return
-        oldest = next(iter(self._idle.values()))
-        loop = asyncio.get_running_loop()
-        due = oldest.idle_since + self._idle_after
-        self._timer = loop.call_at(due, self._stop_idle, self._idle_after, context=contextvars.Context())
-
-    def _stop_idle(self, idle_after: float) -> None:
-        self._timer = None
-        # Timers run early by up to the clock's resolution.
-        idle_since = asyncio.get_running_loop().time() - idle_after + 0.001
-        for key in [key for key, cell in self._idle.items() if cell.idle_since <= idle_since]:
-            self._stop_soon(key)
-        self._watch_idle()
 
     # Starts and stops, each in the key's turn.
 
@@ -255,16 +295,17 @@ class ActorHandler:
         if actor is None:
             return
         try:
-            await actor.cancel_tasks()
-            await actor.on_stop()
-        except Exception:
-            _logger.exception("stopping a %s failed", type_name(type(actor)))
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await actor.cancel_tasks()
+                await actor.on_stop()
+        except Exception:  # on_stop is cancelled when it takes longer than STOP_TIMEOUT
+            _logger.exception("stopping a %s failed, or took too long", type_name(type(actor)))
         finally:
             self._live -= 1
 
     def _stop_soon(self, key: str) -> None:
         cell = self._cells[key]
-        self._idle.pop(key, None)
+        self._idle.remove(key)
         cell.stops += 1
         context = contextvars.copy_context()
         context.run(set_current, None)  # not done for the message that happened to cause it
@@ -296,11 +337,8 @@ class ActorHandler:
         stops = self._stopping - before
         if own in keys:  # called from its own message: it would wait for itself
             self._stop_soon(own)
-        if not stops:
-            return
-        _, unfinished = await asyncio.wait(stops, timeout=STOP_TIMEOUT)
-        if unfinished:
-            _logger.warning("%d actors did not stop within %g s", len(unfinished), STOP_TIMEOUT)
+        if stops:
+            await asyncio.wait(stops)
 
 
 async def _answer(actor: Actor, envelope: Envelope) -> bytes | None:

@@ -20,21 +20,24 @@ class Current(ABC):
         envelope: The message.
         depth: How many handlers deep its sender was; 0 for a message from outside.
         chain: The keys on the call chain that led here, oldest first; its own is not among them.
+        name: What stands for it on the chain of its own requests, if that is more than its key.
         ended: Whether its handler has ended; tasks that it left behind no longer act for it.
     """
 
-    __slots__ = ("chain", "depth", "ended", "envelope")
+    __slots__ = ("chain", "depth", "ended", "envelope", "name")
 
     envelope: Envelope
     depth: int
     chain: tuple[str, ...]
     ended: bool
+    name: str | None
 
     def __init__(self, envelope: Envelope, depth: int, chain: tuple[str, ...]) -> None:
         self.envelope = envelope
         self.depth = depth
         self.chain = chain
         self.ended = False
+        self.name = None
 
     @abstractmethod
     def time_left(self) -> float:

@@ -14,7 +14,9 @@ from typing import Any, Self
 
 from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
+from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
+from clstr._limits import check_seconds
 from clstr._message import type_name
 from clstr.abc import Handler
 from clstr.errors import ClstrError, OverloadedError
@@ -29,17 +31,21 @@ class _Entry:
     Attributes:
         cause: The message that it is made for.
         handler: The handler, once it is made.
+        is_released: Whether it is given up when it is no longer used: its shard was released.
         making: The task that makes it.
+        shard: The shard of its key.
         users: Messages that use it or wait for it.
     """
 
-    __slots__ = ("cause", "handler", "making", "users")
+    __slots__ = ("cause", "handler", "is_released", "making", "shard", "users")
 
     making: asyncio.Task[Handler]
 
-    def __init__(self, cause: Current | None) -> None:
+    def __init__(self, cause: Current | None, shard: int) -> None:
         self.cause = cause
         self.handler: Handler | None = None
+        self.is_released = False
+        self.shard = shard
         self.users = 0
 
 
@@ -60,25 +66,33 @@ class KeyHandler:
 
     The handler of a key in use is never given up. When ``cache_size`` is reached, the one that has been idle for
     longest makes room: its ``aclose()``, if it has one, sync or async, is called and awaited before the new one is
-    made. What it raises is logged. There are never two handlers of one key, not even while one of them closes.
+    made. So it is with one that has been idle for ``idle_after`` seconds, and with those of a shard that the node
+    releases. What it raises is logged. There are never two handlers of one key, not even while one of them closes.
 
     Args:
         create: Called with a key; returns its handler, or an awaitable of it.
         cache_size: Handlers kept, those in use included; ``None`` is no limit.
+        idle_after: Seconds without a message after which a handler is closed; ``None``, the default, is never.
 
     Raises:
-        TypeError: ``create`` is not callable, or ``cache_size`` is not an int.
-        ValueError: ``cache_size`` is below 1.
+        TypeError: ``create`` is not callable, ``cache_size`` is not an int, or ``idle_after`` not a number.
+        ValueError: ``cache_size`` is below 1, or ``idle_after`` is not finite and above 0.
     """
 
-    def __init__(self, create: Callable[[str], Handler | Awaitable[Handler]], cache_size: int | None = 1024) -> None:
+    def __init__(
+        self,
+        create: Callable[[str], Handler | Awaitable[Handler]],
+        cache_size: int | None = 1024,
+        *,
+        idle_after: float | None = None,
+    ) -> None:
         if not callable(create):
             raise TypeError(f"create must be a function that takes a key and returns a handler, not {create!r}")
         _check_cache_size(cache_size)
         self._create = create
         self._cache_size = cache_size
-        self._busy: dict[str, _Entry] = {}
-        self._idle: dict[str, _Entry] = {}  # in the order of their last use
+        self._entries: dict[str, _Entry] = {}
+        self._idle = IdleKeys(None if idle_after is None else check_seconds("idle_after", idle_after), self._evict)
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._is_closed = False
 
@@ -102,7 +116,7 @@ class KeyHandler:
             TypeError: ``create`` returned no handler.
         """
         key = required_key(envelope, is_closed=self._is_closed)
-        entry = self._enter(key)
+        entry = self._enter(key, envelope.shard)
         try:
             handler = entry.handler or await _made(entry)
             return await handler(envelope)
@@ -122,28 +136,45 @@ class KeyHandler:
         if self._ending:
             await asyncio.wait(self._ending.values())
 
+    async def release_shards(self, shards: Iterable[int]) -> None:
+        """
+        Close the handlers of ``shards`` that are idle, and each in use as soon as it no longer is.
+
+        Nodes call this when they have drained; those that are still in use then are not waited for.
+        """
+        released = frozenset(shards)
+        concerned = [key for key, entry in self._entries.items() if entry.shard in released]
+        for key in concerned:
+            self._entries[key].is_released = True
+            if key in self._idle:
+                self._evict(key)
+        endings = [self._ending[key] for key in concerned if key in self._ending]
+        if endings:
+            await asyncio.wait(endings)
+
     # The way of an entry: start, enter, make, leave; then idle, until it is entered again or evicted.
 
-    def _enter(self, key: str) -> _Entry:
-        entry = self._busy.get(key) or self._idle.pop(key, None) or self._start(key)
-        self._busy[key] = entry
+    def _enter(self, key: str, shard: int) -> _Entry:
+        entry = self._entries.get(key) or self._start(key, shard)
+        self._idle.remove(key)
+        entry.is_released = False
         entry.users += 1
         return entry
 
-    def _start(self, key: str) -> _Entry:
+    def _start(self, key: str, shard: int) -> _Entry:
         before = [self._ending[each] for each in (self._make_room(), key) if each in self._ending]
-        entry = _Entry(current())
+        entry = self._entries[key] = _Entry(current(), shard)
         entry.making = asyncio.create_task(self._make(key, entry, before))
         entry.making.add_done_callback(_mark_retrieved)
         return entry
 
     def _make_room(self) -> str | None:
         """Give up the key that has been idle for longest, if a new one needs its place, and return it."""
-        if self._cache_size is None or len(self._busy) + len(self._idle) < self._cache_size:
+        if self._cache_size is None or len(self._entries) < self._cache_size:
             return None
-        if not self._idle:
+        key = self._idle.oldest()
+        if key is None:
             raise refuse(OverloadedError("cache_size", self._cache_size))
-        key = next(iter(self._idle))
         self._evict(key)
         return key
 
@@ -162,20 +193,21 @@ class KeyHandler:
         entry.users -= 1
         if entry.users:
             return
-        self._forget(key, entry)
         if not entry.making.done():
+            self._forget(key, entry)
             self._end(key, functools.partial(_abandon, entry.making))
         elif entry.handler is not None:
-            self._idle[key] = entry
-            if self._is_closed:
+            self._idle.add(key)
+            if self._is_closed or entry.is_released:
                 self._evict(key)
 
     def _forget(self, key: str, entry: _Entry) -> None:
-        if self._busy.get(key) is entry:
-            del self._busy[key]
+        if self._entries.get(key) is entry:
+            del self._entries[key]
 
     def _evict(self, key: str) -> None:
-        handler = self._idle.pop(key).handler
+        self._idle.remove(key)
+        handler = self._entries.pop(key).handler
         if hasattr(handler, "aclose"):
             self._end(key, functools.partial(_close, handler))
 

@@ -60,13 +60,37 @@ class Turns:
 
     def end(self) -> None:
         """End one's turn: it is the next one's."""
+        following = self._pop()
+        if following is not None:
+            following.set_result(True)
+            return
+        self._is_taken = False
+        self._waiting = None
+
+    def _pop(self) -> asyncio.Future[bool] | None:
+        """Take the first who still waits out of the queue."""
         while self._waiting:
             following = self._waiting.popleft()
             if not following.done():
-                following.set_result(True)
-                return
-        self._is_taken = False
-        self._waiting = None
+                return following
+        return None
+
+    async def let_one(self) -> None:
+        """Give one's turn to the next one, who waits or comes first, and take it back right behind."""
+        if self._waiting is None:
+            self._waiting = deque()
+        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        following = self._pop()
+        self._waiting.appendleft(mine)
+        if following is None:
+            self._is_taken = False
+        else:
+            following.set_result(True)
+        try:
+            await mine
+        except BaseException:
+            self._give_up(mine)
+            raise
 
     def send_away(self) -> None:
         """Let nobody wait any more; whose turn it is keeps it."""

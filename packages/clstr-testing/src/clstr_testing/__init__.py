@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from clstr_testing._actor_driver import ActorDriver as ActorDriver
     from clstr_testing._actor_driver import actor as actor
     from clstr_testing._brokers import ServerNotFoundError as ServerNotFoundError
     from clstr_testing._check import Bench as Bench
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from clstr_testing._virtual_time import VirtualTimeLoop as VirtualTimeLoop
 
 _HOMES = {
-    "_actor_driver": ("actor",),
+    "_actor_driver": ("ActorDriver", "actor"),
     "_brokers": ("ServerNotFoundError",),
     "_check": ("Bench", "Check"),
     "_cluster": ("Cluster", "cluster"),
@@ -75,6 +76,7 @@ def __getattr__(name: str) -> object:
 
 __all__ = [
     "CONTRACT",
+    "ActorDriver",
     "Bench",
     "Check",
     "Cluster",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
 from typing import Any
 
 import clstr
@@ -33,10 +33,27 @@ class _Direct(ClientTransport):
         return CloseReport()
 
 
-@asynccontextmanager
-async def actor(
-    actor_class: type[clstr.Actor], *, key: str = "key", **options: Any
-) -> AsyncIterator[clstr.ScopedClient]:
+class ActorDriver:
+    """One actor in a test, see `actor`."""
+
+    def __init__(self, handler: clstr.ActorHandler, key: str) -> None:
+        self._handler = handler
+        self._key = key
+
+    async def __aenter__(self) -> clstr.ScopedClient:
+        return clstr.Client(_Direct(self._handler), num_shards=1).key(self._key)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._handler.aclose()
+
+    def paused(self) -> AbstractAsyncContextManager[clstr.Paused]:
+        """Keep the actor from its messages inside the block, but for one at each `clstr.Paused.step`."""
+        return self._handler.paused(self._key)
+
+
+def actor(actor_class: type[clstr.Actor], *, key: str = "key", **options: Any) -> ActorDriver:
     """
     Drive one actor: start it with the first message, stop it at the end of the block.
 
@@ -44,15 +61,17 @@ async def actor(
             assert (await account.request(Deposit(5))).amount == 5
 
     What the actor raises arrives as it is, not as `clstr.HandlerError`. Idle times and periodic work follow the loop's
-    clock: on a `VirtualTimeLoop` they take no time.
+    clock: on a `VirtualTimeLoop` they take no time. Paused, it handles what the test lets it::
+
+        driver = clstr_testing.actor(Account)
+        async with driver as account, driver.paused() as paused:
+            deposit = asyncio.create_task(account.request(Deposit(5)))
+            await paused.step()
+            assert (await deposit).amount == 5
 
     Args:
         actor_class: The class of the actor.
         key: Its key.
         options: Those of `clstr.ActorHandler`.
     """
-    transport = _Direct(clstr.ActorHandler(actor_class, **options))
-    try:
-        yield clstr.Client(transport, num_shards=1).key(key)
-    finally:
-        await transport.aclose()
+    return ActorDriver(clstr.ActorHandler(actor_class, **options), key)

@@ -1,7 +1,10 @@
 """
-The NATS transport of clstr: ``nats://host:4222``, ``nats+tls://host:4222``.
+The NATS transport of clstr: ``nats://host:4222``, and ``nats+tls://host:4222`` for TLS.
 
-Everything is reached through `clstr.connect`; there is nothing to import from here.
+It is reached through `clstr.connect`. What is here is for those who write permissions or look at the wire.
 """
 
-__all__: list[str] = []
+from clstr_nats._subjects import DEFAULT_PREFIX as DEFAULT_PREFIX
+from clstr_nats._subjects import QUEUE as QUEUE
+
+__all__ = ["DEFAULT_PREFIX", "QUEUE"]

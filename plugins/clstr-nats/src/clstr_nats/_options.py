@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clstr.plugins import TransportURL
-from clstr_nats._subjects import check_inbox_prefix, check_prefix
+from clstr_nats._subjects import DEFAULT_PREFIX, check_inbox_prefix, check_prefix
 
 DEFAULT_PORT = 4222
 TLS_SCHEMES = {"nats+tls", "tls"}
@@ -83,7 +83,7 @@ class Options:
     """
 
     servers: tuple[tuple[str, int], ...]
-    prefix: str = "clstr"
+    prefix: str = DEFAULT_PREFIX
     inbox_prefix: str = "_INBOX"
     codec: str = "json"
     heartbeat: float = 1.0

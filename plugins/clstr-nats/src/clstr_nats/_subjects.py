@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 import secrets
 
-QUEUE = "clstr"  # the queue group of every shard: of several owners one gets a message (T2)
+DEFAULT_PREFIX: str = "clstr"
+"""What subjects begin with: ``clstr.shard.7``. As in clstr-go."""
+
+QUEUE: str = "clstr"
+"""The queue group that owners of a shard subscribe in, so that one of several gets each message."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 _INBOX = re.compile(r"_INBOX[A-Za-z0-9_-]*", re.ASCII)

@@ -91,7 +91,7 @@ class Sender:
             expires=math.inf if ttl is None else now + ttl,
             oneway=oneway,
             depth=0 if inside is None else inside.depth + 1,
-            chain=[] if inside is None else _extend(inside.chain, inside.envelope.key),
+            chain=[] if inside is None else _extend(inside.chain, inside.name or inside.envelope.key),
         )
 
     async def _exchange(self, call: _Call) -> bytes:

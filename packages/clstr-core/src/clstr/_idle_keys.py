@@ -1,0 +1,69 @@
+"""The keys that nobody uses now: which has been idle for longest, and which for long enough."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Iterator
+
+
+class IdleKeys:
+    """
+    Keys in the order of their last use.
+
+    Args:
+        idle_after: Seconds after which a key is given up; ``None`` is never.
+        give_up: Gets each such key; it must `remove` it.
+    """
+
+    def __init__(self, idle_after: float | None, give_up: Callable[[str], None]) -> None:
+        self._idle_after = idle_after
+        self._give_up = give_up
+        self._since: dict[str, float] = {}  # loop time, in order
+        self._timer: asyncio.TimerHandle | None = None  # one for all keys
+
+    def __len__(self) -> int:
+        return len(self._since)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._since)
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._since
+
+    def oldest(self) -> str | None:
+        """Return the key that has been idle for longest, or ``None`` if none is."""
+        return next(iter(self._since), None)
+
+    def add(self, key: str) -> None:
+        """Note that ``key`` is idle from now on."""
+        self._since[key] = asyncio.get_running_loop().time()
+        self._watch()
+
+    def remove(self, key: str) -> None:
+        """Note that ``key`` is used, or given up; nothing happens if it is not idle."""
+        self._since.pop(key, None)
+        if not self._since:
+            self._rest()
+
+    def _watch(self) -> None:
+        """Look again when the oldest has been idle for long enough."""
+        if self._idle_after is None or self._timer is not None:
+            return
+        due = next(iter(self._since.values())) + self._idle_after
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_at(due, self._look, self._idle_after, context=contextvars.Context())
+
+    def _rest(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, idle_after: float) -> None:
+        self._timer = None
+        # Timers run early by up to the clock's resolution.
+        until = asyncio.get_running_loop().time() - idle_after + 0.001
+        for key in [key for key, since in self._since.items() if since <= until]:
+            self._give_up(key)
+        if self._since:
+            self._watch()
