@@ -199,7 +199,12 @@ async def test_a_server_that_is_gone_for_longer_than_any_budget_is_used_again(
 
 
 @pytest.mark.parametrize(
-    "line", [b"-ERR 'User Authentication Expired'\r\n", b"-ERR 'Maximum Connections Exceeded'\r\n"]
+    "line",
+    [
+        b"-ERR 'User Authentication Expired'\r\n",
+        b"-ERR 'Slow Consumer Detected'\r\n",
+        b"-ERR 'Maximum Connections Exceeded'\r\n",
+    ],
 )
 async def test_an_error_of_the_server_is_survived(fake_server: Any, connect: Connect, line: bytes) -> None:
     node = await connect(fake_server.port)
