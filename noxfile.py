@@ -184,6 +184,13 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def chaos(session: nox.Session) -> None:
+    """Break clusters of real processes at random, and judge them; with arguments: ``-- --minutes 30 --seed 7``."""
+    install(session, *pins("brokers"))
+    session.run("python", "tests-integration/chaos/run.py", *session.posargs)
+
+
+@nox.session
 def demo(session: nox.Session) -> None:
     """Show a cluster at work: nodes, keyed requests, a take-over; with ``-- --broker nats`` on a real broker."""
     install(session, *pins("brokers"))

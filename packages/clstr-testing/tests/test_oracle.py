@@ -94,6 +94,10 @@ BAD = {
         records(sent(), executed()),
         "sent to shard 1 and never ended; ran 1 times: node-1 (shard 1, GetUser)",
     ),
+    "lost without a fault": (
+        records(sent(expected=None), Ended(id="a", kind="notify", end=11.0)),
+        "a notify to shard 1 was on its way at 11.000, no fault was near, and it never ran",
+    ),
     "failed without a fault": (
         records(sent(), failed()),
         "RequestTimeoutError on shard 1, 10.000 to 11.000, and no fault was near",
@@ -114,7 +118,7 @@ def test_what_clstr_promises_is_safe(name: str) -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_a_broken_rule_is_the_only_violation(rule: str) -> None:
     broken, facts = BAD[rule]
-    verdict = judge(broken, margin=0.5, faults=[] if rule == "failed without a fault" else None)
+    verdict = judge(broken, margin=0.5, faults=[] if "without a fault" in rule else None)
     assert not verdict.is_safe
     [violation] = verdict.violations
     assert (violation.rule, violation.id, violation.facts) == (rule, "a", facts)
@@ -177,7 +181,16 @@ def test_a_call_may_fail_from_the_begin_of_a_fault_to_its_detection(
     assert verdict.is_safe is is_near
 
 
-@pytest.mark.parametrize("name", ["answered", "notify, lost", "cancelled, never ran"])
+@pytest.mark.parametrize(
+    ("fault", "is_near"),
+    [((0.0, 8.9), False), ((15.0, 99.0), True), ((15.1, 99.0), False)],
+    ids=["over", "while it may be under way", "later"],
+)
+def test_a_notify_that_is_under_way_may_be_lost_to_a_fault(fault: tuple[float, float], is_near: bool) -> None:
+    assert judge(GOOD["notify, lost"], margin=0.5, faults=[fault], detection=1.0).is_safe is is_near
+
+
+@pytest.mark.parametrize("name", ["answered", "notify, ran", "cancelled, never ran"])
 def test_what_did_not_fail_needs_no_fault(name: str) -> None:
     assert judge(GOOD[name], margin=0.5, faults=[]).is_safe
 

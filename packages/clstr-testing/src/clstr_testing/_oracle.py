@@ -164,6 +164,13 @@ def _silent(case: _Case, terms: _Terms) -> Iterator[str]:
             yield f"sent to shard {sent.shard} and never ended; {case.where()}"
 
 
+def _lost(case: _Case, terms: _Terms) -> Iterator[str]:
+    for sent, ended in case.calls():
+        # It is still under way when the call has ended, and a fault may hit it then.
+        if ended.kind == "notify" and not case.executed and not terms.excuse(sent.start, sent.deadline):
+            yield f"a notify to shard {sent.shard} was on its way at {ended.end:.3f}, no fault was near, and it never ran"
+
+
 def _needless(case: _Case, terms: _Terms) -> Iterator[str]:
     for sent, ended in case.calls():
         if ended.kind in {"refused", "failed"} and not terms.excuse(sent.start, ended.end):
@@ -182,6 +189,7 @@ RULES: dict[str, Callable[[_Case, _Terms], Iterator[str]]] = {
     "error that says nothing": _foreign_error,
     "ended after its deadline": _late,
     "never ended": _silent,
+    "lost without a fault": _lost,
     "failed without a fault": _needless,
 }
 
@@ -201,8 +209,8 @@ def judge(
         records: What all clients and nodes have written.
         margin: Seconds after its deadline within which a call must have ended.
         killed: The names of the journals of clients that were killed: their last calls did not end.
-        faults: When faults began and ended, on the journals' clock. Calls that no fault can have hit must not fail;
-            ``None`` allows failures at any time.
+        faults: When faults began and ended, on the journals' clock. Calls that no fault can have hit must not fail,
+            and their notifies must run; ``None`` allows failures at any time.
         detection: Seconds after the end of a fault during which calls may still fail of it.
     """
     terms = _Terms(margin, killed, faults, detection)

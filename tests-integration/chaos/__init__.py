@@ -1,0 +1,1 @@
+"""The campaign: real processes and brokers, seeded faults, one judge."""

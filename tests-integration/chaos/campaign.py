@@ -1,0 +1,295 @@
+"""One run: a cluster of processes, a load, storms of faults, and the verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from chaos.cluster import ProcessCluster
+from chaos.plan import Fault, Storm, storms
+from chaos.process import PeerError
+from chaos.sites import site_of
+from clstr_testing import FaultProxy, Verdict, judge
+
+WARM_UP = 1.0  # seconds of load before anything is measured
+MARGIN = 0.5  # seconds after its deadline within which a call must have ended, on a machine that many processes share
+SETTLE_TRIES = 100  # looks at a survivor, a twentieth of a second apart, until it has let go of everything
+MAX_GROWTH_MIB = 32
+COUNTED = ("tasks", "descriptors", "threads", "pending", "timers")
+
+Report = dict[str, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """
+    What a run has shown.
+
+    Attributes:
+        faults: How often each kind of fault happened.
+        windows: When storms began and ended, and their faults, on the journals' clock.
+        recovery: Seconds after the last fault until every shard had answered.
+        growth: The most that a process that lived through everything has grown, in MiB.
+        problems: What is wrong beside the verdict's violations.
+        verdict: The judge's.
+    """
+
+    faults: Counter[str] = field(default_factory=Counter)
+    windows: list[tuple[float, float, str]] = field(default_factory=list)
+    recovery: float = 0.0
+    growth: int = 0
+    problems: list[str] = field(default_factory=list)
+    verdict: Verdict | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.problems and self.verdict is not None and self.verdict.is_safe
+
+    def __str__(self) -> str:
+        happened = ", ".join(f"{count} x {kind}" for kind, count in sorted(self.faults.items())) or "no faults"
+        facts = f"every shard answered {self.recovery:.2f} s after the last fault, survivors grew {self.growth} MiB"
+        seen = [f"storm {begin:.3f} to {end:.3f}: {what}" for begin, end, what in self.windows]
+        return "\n  ".join([f"{happened}; {facts}; {self.verdict}", *self.problems, *([] if self.is_good else seen)])
+
+
+class Campaign:
+    """
+    A run over one cluster.
+
+    Args:
+        cluster: Nodes and clients that run.
+        detection: Seconds after a storm in which calls may still fail of it.
+    """
+
+    def __init__(self, cluster: ProcessCluster, detection: float) -> None:
+        self._cluster = cluster
+        self._site = cluster.site
+        self._detection = detection
+        self._busy: set[str] = set()  # whom something happens to: one thing at a time
+        self.result = Result()
+        self._faults: dict[str, Callable[[Fault], Awaitable[None]]] = {
+            "kill node": self._kill_node,
+            "freeze node": self._freeze_node,
+            "restart node": self._restart_node,
+            "move shards": self._move_shards,
+            "kill client": self._kill_client,
+            "stall link": self._link_fault(FaultProxy.black_hole),
+            "cut link": self._cut_link,
+            "slow link": self._link_fault(_slow),
+            "trickle link": self._link_fault(_trickle),
+            "half-close to server": self._link_fault(lambda link: link.to_server.half_close()),
+            "half-close to client": self._link_fault(lambda link: link.to_client.half_close()),
+            "kill broker": self._kill_broker,
+            "pause broker": self._pause_broker,
+            "overload": self._overload,
+            "misbehave": self._misbehave,
+        }
+
+    async def run(self, plan: Sequence[Storm], seconds: float) -> None:
+        """Let everything happen, and note what is wrong with the survivors afterwards."""
+        await self._tell_clients("load", 1, "Echo")
+        await asyncio.sleep(WARM_UP)
+        await self._tell_clients("settle")
+        before = await self._reports()
+        await self._tell_clients("load", 1, "Echo")
+        began = time.monotonic()
+        for storm in plan:
+            await asyncio.sleep(began + storm.at - time.monotonic())
+            await self._weather(storm)
+        if plan:
+            await self._recover()
+        await asyncio.sleep(began + seconds - time.monotonic())
+        await self._tell_clients("settle")
+        await self._compare(before)
+
+    # Storms.
+
+    async def _weather(self, storm: Storm) -> None:
+        begin = time.monotonic()
+        await asyncio.gather(*(self._happen(fault) for fault in storm.faults))
+        what = ", ".join(map(str, storm.faults))
+        self.result.windows.append((begin, time.monotonic(), what))
+
+    async def _happen(self, fault: Fault) -> None:
+        self.result.faults[fault.kind] += 1
+        await self._faults[fault.kind](fault)
+
+    def _choose(self, names: Sequence[str], fault: Fault) -> str:
+        """Choose whom it happens to, among those to whom nothing else does."""
+        free = [name for name in names if name not in self._busy]
+        chosen = free[fault.target % len(free)]
+        self._busy.add(chosen)
+        return chosen
+
+    async def _kill_node(self, fault: Fault) -> None:
+        name = self._choose(self._cluster.nodes, fault)
+        await self._cluster.kill(name)
+        await asyncio.sleep(fault.lasts)
+        await self._cluster.start_node(name, self._cluster.shards[name])
+        self._busy.discard(name)
+
+    async def _freeze_node(self, fault: Fault) -> None:
+        name = self._choose(self._cluster.nodes, fault)
+        self._cluster.processes[name].freeze()
+        await asyncio.sleep(fault.lasts)
+        self._cluster.processes[name].thaw()
+        self._busy.discard(name)
+
+    async def _restart_node(self, fault: Fault) -> None:
+        name = self._choose(self._cluster.nodes, fault)
+        await self._cluster.stop(name)
+        await self._cluster.start_node(name, self._cluster.shards[name])
+        self._busy.discard(name)
+
+    async def _move_shards(self, fault: Fault) -> None:
+        giver = self._choose(self._cluster.nodes, fault)
+        taker = self._choose(self._cluster.nodes, fault)
+        shards = sorted(self._cluster.shards[giver])
+        await self._cluster.move(shards[: len(shards) // 2], giver, taker)
+        self._busy -= {giver, taker}
+
+    async def _kill_client(self, fault: Fault) -> None:
+        name = self._choose(self._cluster.clients, fault)
+        await self._cluster.kill(name)
+        await asyncio.sleep(fault.lasts)
+        await self._cluster.start_client(name, fault.target)
+        await self._cluster.processes[name].tell("load", 1, "Echo")
+        self._busy.discard(name)
+
+    def _link_fault(self, begin: Callable[[FaultProxy], None]) -> Callable[[Fault], Awaitable[None]]:
+        """Make a fault of something that `FaultProxy.heal` takes back."""
+
+        async def happen(fault: Fault) -> None:
+            name = self._choose(sorted(self._site.links), fault)
+            begin(self._site.links[name])
+            await asyncio.sleep(fault.lasts)
+            self._site.links[name].heal()
+            self._busy.discard(name)
+
+        return happen
+
+    async def _cut_link(self, fault: Fault) -> None:
+        name = self._choose(sorted(self._site.links), fault)
+        link = self._site.links[name]
+        link.refuse()
+        await link.reset()
+        await asyncio.sleep(fault.lasts)
+        link.accept()
+        self._busy.discard(name)
+
+    async def _kill_broker(self, fault: Fault) -> None:
+        assert self._site.server is not None
+        self._site.server.kill()
+        await asyncio.sleep(fault.lasts)
+        await self._site.server.restart()
+
+    async def _pause_broker(self, fault: Fault) -> None:
+        assert self._site.server is not None
+        self._site.server.pause()
+        await asyncio.sleep(fault.lasts)
+        self._site.server.resume()
+
+    async def _overload(self, fault: Fault) -> None:
+        await self._load_otherwise(fault, 10, "Slow")
+
+    async def _misbehave(self, fault: Fault) -> None:
+        await self._load_otherwise(fault, 1, "Echo", "Raise", "Hang", "Stubborn")
+
+    async def _load_otherwise(self, fault: Fault, factor: float, *types: str) -> None:
+        name = self._choose(self._cluster.clients, fault)
+        await self._cluster.processes[name].tell("load", factor, *types)
+        await asyncio.sleep(fault.lasts)
+        await self._cluster.processes[name].tell("load", 1, "Echo")
+        self._busy.discard(name)
+
+    # Afterwards.
+
+    async def _recover(self) -> None:
+        """Ask for every shard, from every client, as soon as the last fault is healed."""
+        for answer in await self._tell_clients("probe", self._detection):
+            if isinstance(answer, list):
+                self.result.problems.append(f"shards {answer} did not answer within {self._detection:g} s")
+            else:
+                self.result.recovery = max(self.result.recovery, answer)
+
+    async def _tell_clients(self, command: str, *arguments: object) -> list[Any]:
+        clients = [self._cluster.processes[name] for name in self._cluster.clients]
+        return list(await asyncio.gather(*(client.tell(command, *arguments) for client in clients)))
+
+    async def _reports(self) -> dict[str, Report]:
+        return {name: await self._cluster.processes[name].tell("report") for name in sorted(self._cluster.steady)}
+
+    async def _compare(self, before: dict[str, Report]) -> None:
+        """Wait until the survivors have no more of anything than they had, and complain if that never comes."""
+        for _ in range(SETTLE_TRIES):
+            after = await self._reports()
+            more = [
+                f"{name} has {after[name][what]} {what}, and had {before[name][what]}"
+                for name in after
+                for what in COUNTED
+                if after[name][what] > before[name][what]
+            ]
+            if not more:
+                break
+            await asyncio.sleep(0.05)
+        self.result.problems += more
+        grown = {name: after[name]["MiB"] - before[name]["MiB"] for name in after}
+        self.result.growth = max(grown.values(), default=0)
+        self.result.problems += [f"{name} has grown {by} MiB" for name, by in grown.items() if by > MAX_GROWTH_MIB]
+
+
+def _slow(link: FaultProxy) -> None:
+    link.to_server.delay = link.to_client.delay = 0.05
+
+
+def _trickle(link: FaultProxy) -> None:
+    link.to_server.piece_bytes = link.to_client.piece_bytes = 16
+
+
+async def run_campaign(
+    transport: str,
+    folder: Path,
+    *,
+    seed: int,
+    seconds: float,
+    nodes: int = 4,
+    clients: int = 2,
+    defects: Sequence[str] = (),
+    kinds: Sequence[str] | None = None,
+) -> Result:
+    """
+    Run one campaign.
+
+    Args:
+        transport: The name of a transport, see `chaos.sites`.
+        folder: An empty one, for journals and logs.
+        seed: For the plan and for the load.
+        seconds: How long it lasts, start and end excluded.
+        nodes: How many processes are nodes.
+        clients: How many processes are clients.
+        defects: What is wrong with each process, on purpose.
+        kinds: The faults to choose from; by default all that the site has.
+    """
+    async with site_of(transport) as site, AsyncExitStack() as stack:
+        cluster = ProcessCluster(site, folder, stack, defects)
+        campaign = Campaign(cluster, site.detection)
+        try:
+            await cluster.start(nodes, clients, seed)
+            chosen = site.kinds if kinds is None else site.kinds.intersection(kinds)
+            await campaign.run(list(storms(seed, seconds, chosen, site.detection)), seconds)
+            await cluster.stop_all()
+        except PeerError as error:
+            campaign.result.problems.append(str(error))
+    result = campaign.result
+    windows = [(begin, end) for begin, end, _ in result.windows]
+    result.verdict = judge(
+        cluster.records(), margin=MARGIN, killed=cluster.killed, faults=windows, detection=site.detection
+    )
+    return result

@@ -1,0 +1,121 @@
+"""The processes of a campaign, and who owns which shards."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import clstr
+from chaos.process import Process
+from chaos.sites import Site
+from clstr_testing import Records, read_journals
+
+NUM_SHARDS = 32
+
+
+class ProcessCluster:
+    """
+    Nodes and clients, each a process; one that is started again has another journal.
+
+    Args:
+        site: Where they are.
+        folder: For journals and logs.
+        stack: Ends what they need.
+        defects: What is wrong with each of them, on purpose.
+        retry: Whether clients send again what certainly did not run.
+
+    Attributes:
+        processes: Those that live, by name.
+        shards: What each node owns, by the node's name.
+        killed: The names of the journals of clients that were killed.
+        steady: The names of the processes that were never started again.
+    """
+
+    def __init__(
+        self, site: Site, folder: Path, stack: AsyncExitStack, defects: Sequence[str] = (), *, retry: bool = False
+    ) -> None:
+        self.site = site
+        self.folder = folder
+        self.processes: dict[str, Process] = {}
+        self.shards: dict[str, set[int]] = {}
+        self.killed: set[str] = set()
+        self.steady: set[str] = set()
+        self._stack = stack
+        self._options = [f"--defect={defect}" for defect in defects] + ["--retry"] * retry
+        self._lives = itertools.count(1)
+        self._journals: dict[str, str] = {}
+        stack.push_async_callback(self._kill_all)
+
+    @property
+    def nodes(self) -> list[str]:
+        """The names of the nodes."""
+        return sorted(self.shards)
+
+    @property
+    def clients(self) -> list[str]:
+        """The names of the clients."""
+        return sorted(self.processes.keys() - self.shards.keys())
+
+    async def start(self, nodes: int, clients: int, seed: int) -> None:
+        """Start everybody; rendezvous hashing says who owns what."""
+        names = [f"node-{number}" for number in range(1, nodes + 1)]
+        for name, shards in clstr.assign_shards(names, NUM_SHARDS).items():
+            await self.start_node(name, shards)
+        for number in range(1, clients + 1):
+            await self.start_client(f"client-{number}", seed + number)
+        self.steady = set(self.processes)
+
+    async def start_node(self, name: str, shards: Iterable[int]) -> None:
+        """Start a node that owns ``shards``."""
+        self.shards[name] = set(shards)
+        await self._start("node", name, f"--shards={sorted(self.shards[name])}")
+
+    async def start_client(self, name: str, seed: int) -> None:
+        """Start a client."""
+        await self._start("client", name, f"--num-shards={NUM_SHARDS}", f"--seed={seed}")
+
+    async def kill(self, name: str) -> None:
+        """Kill a process."""
+        self.steady.discard(name)
+        if name not in self.shards:
+            self.killed.add(self._journals[name])
+        await self.processes[name].kill()
+
+    async def stop(self, name: str) -> None:
+        """Let a process drain and end."""
+        self.steady.discard(name)
+        await self.processes[name].stop()
+
+    async def move(self, shards: Iterable[int], giver: str, taker: str) -> None:
+        """Let ``taker`` have ``shards`` of ``giver``."""
+        moving = sorted(shards)
+        await self.processes[giver].tell("release", moving)
+        self.shards[giver].difference_update(moving)
+        await self.processes[taker].tell("acquire", moving)
+        self.shards[taker].update(moving)
+
+    async def stop_all(self) -> None:
+        """Let everybody drain and end, clients first."""
+        for name in [*self.clients, *self.nodes]:
+            await self.processes[name].stop()
+
+    def records(self) -> Records:
+        """Read the journals of every life."""
+        return read_journals(sorted(self.folder.glob("*.journal")))
+
+    def forget(self, name: str) -> None:
+        """Forget a node that has ended and owns nothing."""
+        del self.processes[name], self.shards[name]
+
+    async def _start(self, role: str, name: str, *options: str) -> None:
+        journal = self._journals[name] = f"{name}.{next(self._lives)}.journal"
+        url = await self.site.url(name, self._stack)
+        arguments = [role, name, url, str(self.folder / journal), *options, *self._options]
+        self.processes[name] = Process(arguments, self.folder / f"{name}.log")
+        await self.processes[name].start()
+
+    async def _kill_all(self) -> None:
+        for process in self.processes.values():
+            await process.kill()

@@ -1,0 +1,112 @@
+"""Deliberate defects of a transport. The judge is worth something only if it finds each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+from unittest import mock
+
+from clstr.errors import ClstrError, ConnectionLostError, RequestTimeoutError
+from clstr.spi import Buffer, Sink
+from clstr.spi import _sender as sender
+from clstr.spi._answers import Answers
+from clstr.spi._pending import Outcome
+from clstr.spi._receiver import Receiver
+from clstr.spi._sender import Sender
+
+Patch = AbstractContextManager[Any]
+EVERY = 10  # so many messages pass between two that a defect hits
+
+
+def resends() -> Patch:
+    """Send again what may have run."""
+    read = sender._read
+
+    def again(outcome: Outcome, *arguments: Any) -> Any:
+        is_doubtful = isinstance(outcome, (ConnectionLostError, RequestTimeoutError))
+        return (outcome, 0.0) if is_doubtful else read(outcome, *arguments)  # type: ignore[arg-type]  # as it was given
+
+    attempt = Sender._attempt
+
+    async def impatient(self: Sender, call: Any) -> Outcome:
+        deadline, call.deadline = call.deadline, min(call.deadline, self._loop.time() + 0.2)
+        try:
+            return await attempt(self, call)
+        finally:
+            call.deadline = deadline
+
+    return _both(mock.patch.object(sender, "_read", again), mock.patch.object(Sender, "_attempt", impatient))
+
+
+def fans_out() -> Patch:
+    """Give some messages to the node twice, as to two of several owners."""
+    request = Receiver.request
+    is_hit = _every()
+
+    def twice(self: Sink, shard: int, body: Buffer, to: object) -> None:
+        body = bytes(body)
+        request(self, shard, body, to)  # type: ignore[arg-type]  # it is a Receiver
+        if is_hit():
+            request(self, shard, body, to)  # type: ignore[arg-type]  # it is a Receiver
+
+    return mock.patch.object(Receiver, "request", twice)
+
+
+def loses_replies() -> Patch:
+    """Drop some replies, and tell nobody."""
+    send = Answers._send
+    is_hit = _every()
+
+    def forget(self: Answers, to: object, body: bytes) -> None:
+        if not is_hit():
+            send(self, to, body)
+
+    return mock.patch.object(Answers, "_send", forget)
+
+
+def loses_messages() -> Patch:
+    """Drop some messages on arrival, notifies too, and tell nobody."""
+    request = Receiver.request
+    is_hit = _every()
+
+    def forget(self: Receiver, shard: int, body: Buffer, to: object) -> None:
+        if not is_hit():
+            request(self, shard, body, to)
+
+    return mock.patch.object(Receiver, "request", forget)
+
+
+def doubts_everything() -> Patch:
+    """Say of every error that the message may have run."""
+    read = sender._read
+
+    def doubtful(outcome: Any, *arguments: Any) -> Any:
+        error, pause = read(outcome, *arguments)
+        if isinstance(error, ClstrError):
+            error.maybe_executed = True
+        return error, pause
+
+    return mock.patch.object(sender, "_read", doubtful)
+
+
+def _every() -> Callable[[], bool]:
+    count = 0
+
+    def is_hit() -> bool:
+        nonlocal count
+        count += 1
+        return count % EVERY == 0
+
+    return is_hit
+
+
+@contextmanager
+def _both(one: Patch, other: Patch) -> Iterator[None]:
+    with one, other:
+        yield
+
+
+DEFECTS: dict[str, Callable[[], Patch]] = {
+    each.__name__: each for each in (resends, fans_out, loses_replies, loses_messages, doubts_everything)
+}

@@ -1,0 +1,181 @@
+"""
+One process of a campaign: a node or a client, told what to do by lines of JSON on its standard input.
+
+Each command is answered by one line on standard output. What happens to messages is in the journal, not there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import resource
+import sys
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, ExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import clstr
+from chaos.defects import DEFECTS
+from chaos.load import Load, reply_to
+from clstr.spi import Engine
+from clstr_testing import Journal
+
+T = TypeVar("T")
+Commands = dict[str, Callable[..., Awaitable[object]]]
+STUBBORN = 1.0  # seconds for which a handler ignores that it was cancelled
+SLOW = 0.1  # seconds of a handler under load: one node can do 80 messages a second, and gets hundreds
+AGAIN = 0.05  # seconds between two tries
+NODE_LIMITS: dict[str, Any] = {"max_concurrent": 8, "max_queue": 16, "handler_timeout": 1.0, "drain_timeout": 2.0}
+MIB = 1024 * 1024
+
+
+class Handler:
+    """What a node does: it records that it runs a message, and then does what the message's type says."""
+
+    def __init__(self, journal: Journal, node_id: str) -> None:
+        self._journal = journal
+        self._node_id = node_id
+
+    async def __call__(self, envelope: clstr.Envelope) -> bytes:
+        """Answer a message."""
+        self._journal.executing(envelope.headers["id"], node=self._node_id, shard=envelope.shard, what=envelope.type)
+        match envelope.type:
+            case "Slow":
+                await asyncio.sleep(SLOW)
+            case "Raise":
+                raise RuntimeError("as it was told")
+            case "Hang":
+                await asyncio.Event().wait()
+            case "Stubborn":
+                await _ignore_cancellation()
+        return reply_to(envelope.data)
+
+
+async def _ignore_cancellation() -> None:
+    end = asyncio.get_running_loop().time() + STUBBORN
+    while (left := end - asyncio.get_running_loop().time()) > 0:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(left)
+
+
+async def node(options: argparse.Namespace, journal: Journal) -> None:
+    """Be a node until told to stop."""
+    handler = Handler(journal, options.name)
+    async with _patiently(lambda: clstr.connect(options.url, **NODE_LIMITS)) as transport:
+        shards = options.shards
+        async with _patiently(lambda: clstr.Node(transport, handler, node_id=options.name, shards=shards)) as this:
+            commands: Commands = {
+                "acquire": lambda shards: _until_up(lambda: this.acquire(shards)),
+                "release": this.release,
+                "report": lambda: _report(transport),
+            }
+            await _obey(commands)
+
+
+async def client(options: argparse.Namespace, journal: Journal) -> None:
+    """Be a client until told to stop."""
+    async with _patiently(lambda: clstr.connect(options.url)) as transport:
+        one = clstr.Client(transport, num_shards=options.num_shards, retry_undelivered=options.retry)
+        name = options.journal.stem  # other than in an earlier life: an id is never used twice
+        async with Load(one, journal, name, options.num_shards, options.seed) as load:
+            commands: Commands = {
+                "load": load.change,
+                "probe": load.probe,
+                "settle": load.settle,
+                "report": lambda: _report(transport),
+            }
+            await _obey(commands)
+
+
+async def _until_up(act: Callable[[], Awaitable[T]]) -> T:
+    """Do it again for as long as the broker cannot be reached: a fault may be under way."""
+    while True:
+        try:
+            return await act()
+        except clstr.TransportUnavailableError:
+            await asyncio.sleep(AGAIN)
+
+
+@asynccontextmanager
+async def _patiently(opener: Callable[[], AbstractAsyncContextManager[T]]) -> AsyncIterator[T]:
+    async with AsyncExitStack() as stack:
+        yield await _until_up(lambda: stack.enter_async_context(opener()))
+
+
+async def _report(transport: clstr.Transport) -> dict[str, int]:
+    """Count what this process has."""
+    assert isinstance(transport, Engine)
+    gc.collect()
+    return {
+        "tasks": len(asyncio.all_tasks()),
+        "descriptors": _descriptors(),
+        "threads": threading.active_count(),
+        "pending": len(transport.pending),
+        "timers": len(transport.deadlines),
+        "MiB": _resident_bytes() // MIB,
+    }
+
+
+def _descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
+
+
+async def _obey(commands: Commands) -> None:
+    """Carry out one command after the other; ``stop`` and the end of the input are the last."""
+    _say("ready")
+    async with _input() as lines:
+        async for line in lines:
+            command, *arguments = json.loads(line)
+            if command == "stop":
+                return
+            _say(await commands[command](*arguments))
+
+
+@asynccontextmanager
+async def _input() -> AsyncIterator[asyncio.StreamReader]:
+    reader = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(reader)
+    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    try:
+        yield reader
+    finally:
+        transport.close()
+
+
+def _say(answer: Any) -> None:
+    sys.stdout.write(json.dumps(answer) + "\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the command line and be what it says."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["node", "client"])
+    parser.add_argument("name")
+    parser.add_argument("url")
+    parser.add_argument("journal", type=Path)
+    parser.add_argument("--shards", type=json.loads, default=[])
+    parser.add_argument("--num-shards", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--defect", action="append", default=[], choices=sorted(DEFECTS))
+    options = parser.parse_args()
+    with ExitStack() as stack:
+        for name in options.defect:
+            stack.enter_context(DEFECTS[name]())
+        journal = stack.enter_context(Journal(options.journal))
+        asyncio.run({"node": node, "client": client}[options.role](options, journal))
+
+
+if __name__ == "__main__":
+    main()

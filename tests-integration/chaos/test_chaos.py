@@ -1,0 +1,45 @@
+"""The campaign finds what is wrong with a transport, and nothing wrong with ours."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from chaos.campaign import run_campaign
+from chaos.defects import DEFECTS
+from chaos.rolling import roll
+from chaos.sites import TRANSPORTS
+
+# What the judge says of each defect. Most show without any fault.
+FOUND_AS = {
+    "doubts_everything": "refusal that proves nothing",
+    "fans_out": "ran more than once",
+    "loses_messages": "lost without a fault",
+    "loses_replies": "failed without a fault",
+    "resends": "ran more than once",
+}
+NEEDS = {"doubts_everything": ["overload"], "resends": ["misbehave"]}  # errors, and handlers that hang
+pytestmark = pytest.mark.timeout(180)  # processes and brokers start, and end
+
+
+def test_every_defect_has_its_verdict() -> None:
+    assert FOUND_AS.keys() == DEFECTS.keys()
+
+
+@pytest.mark.parametrize("defect", sorted(DEFECTS))
+async def test_a_defect_is_found(defect: str, tmp_path: Path) -> None:
+    kinds = NEEDS.get(defect, [])
+    seconds = 9.0 if kinds else 4.0
+    result = await run_campaign(
+        "nats", tmp_path, seed=1, seconds=seconds, nodes=3, clients=1, defects=[defect], kinds=kinds
+    )
+    assert result.verdict is not None
+    assert FOUND_AS[defect] in {violation.rule for violation in result.verdict.violations}, str(result)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_replacing_every_node_fails_no_request(transport: str, tmp_path: Path) -> None:
+    verdict = await roll(transport, tmp_path, rate=500)  # the tests share their machine; by hand it is 2,000
+    assert verdict.is_safe, str(verdict)
+    assert verdict.counts.keys() <= {"answered", "notify", "cancelled"}
