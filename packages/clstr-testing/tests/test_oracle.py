@@ -96,7 +96,7 @@ BAD = {
     ),
     "lost without a fault": (
         records(sent(expected=None), Ended(id="a", kind="notify", end=11.0)),
-        "a notify to shard 1 was on its way at 11.000, no fault was near, and it never ran",
+        "a notify to shard 1 was out at 11.000, no fault was near, and it never ran",
     ),
     "failed without a fault": (
         records(sent(), failed()),

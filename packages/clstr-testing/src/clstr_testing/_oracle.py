@@ -168,7 +168,7 @@ def _lost(case: _Case, terms: _Terms) -> Iterator[str]:
     for sent, ended in case.calls():
         # It is still under way when the call has ended, and a fault may hit it then.
         if ended.kind == "notify" and not case.executed and not terms.excuse(sent.start, sent.deadline):
-            yield f"a notify to shard {sent.shard} was on its way at {ended.end:.3f}, no fault was near, and it never ran"
+            yield f"a notify to shard {sent.shard} was out at {ended.end:.3f}, no fault was near, and it never ran"
 
 
 def _needless(case: _Case, terms: _Terms) -> Iterator[str]:
