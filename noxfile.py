@@ -184,6 +184,13 @@ def integration(session: nox.Session) -> None:
 
 
 @nox.session
+def fuzz(session: nox.Session) -> None:
+    """Feed everything that reads bytes of strangers with what nobody should send: ``-- --seconds 3600`` for long."""
+    install(session, *pins("fuzz"))
+    session.run("python", "tests-integration/fuzz/run.py", *session.posargs)
+
+
+@nox.session
 def chaos(session: nox.Session) -> None:
     """Break clusters of real processes at random, and judge them; with arguments: ``-- --minutes 30 --seed 7``."""
     install(session, *pins("brokers"))
