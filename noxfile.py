@@ -197,6 +197,13 @@ def chaos(session: nox.Session) -> None:
     session.run("python", "tests-integration/chaos/run.py", *session.posargs)
 
 
+@nox.session(default=False)
+def soak(session: nox.Session) -> None:
+    """Load each transport for an hour and see what grows; ``-- --transport nats --minutes 5 --chart soak.svg``."""
+    install(session, *pins("brokers", "charts"))
+    session.run("python", "tests-integration/chaos/soak.py", *session.posargs)
+
+
 @nox.session
 def demo(session: nox.Session) -> None:
     """Show a cluster at work: nodes, keyed requests, a take-over; with ``-- --broker nats`` on a real broker."""

@@ -9,9 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-from chaos.cluster import ProcessCluster
+from chaos.cluster import ProcessCluster, Report
 from chaos.plan import Fault, Storm, storms
 from chaos.process import PeerError
 from chaos.sites import site_of
@@ -19,11 +18,7 @@ from clstr_testing import FaultProxy, Verdict, judge
 
 WARM_UP = 1.0  # seconds of load before anything is measured
 MARGIN = 0.5  # seconds after its deadline within which a call must have ended, on a machine that many processes share
-SETTLE_TRIES = 100  # looks at a survivor, a twentieth of a second apart, until it has let go of everything
 MAX_GROWTH_MIB = 32
-COUNTED = ("tasks", "descriptors", "threads", "pending", "timers")
-
-Report = dict[str, int]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -94,11 +89,11 @@ class Campaign:
 
     async def run(self, plan: Sequence[Storm], seconds: float) -> None:
         """Let everything happen, and note what is wrong with the survivors afterwards."""
-        await self._tell_clients("load", 1, "Echo")
+        await self._cluster.tell_clients("load", 1, "Echo")
         await asyncio.sleep(WARM_UP)
-        await self._tell_clients("settle")
-        before = await self._reports()
-        await self._tell_clients("load", 1, "Echo")
+        await self._cluster.tell_clients("settle")
+        before = await self._cluster.reports()
+        await self._cluster.tell_clients("load", 1, "Echo")
         began = time.monotonic()
         for storm in plan:
             await asyncio.sleep(began + storm.at - time.monotonic())
@@ -106,7 +101,7 @@ class Campaign:
         if plan:
             await self._recover()
         await asyncio.sleep(began + seconds - time.monotonic())
-        await self._tell_clients("settle")
+        await self._cluster.tell_clients("settle")
         await self._compare(before)
 
     # Storms.
@@ -213,34 +208,17 @@ class Campaign:
 
     async def _recover(self) -> None:
         """Ask for every shard, from every client, as soon as the last fault is healed."""
-        for answer in await self._tell_clients("probe", self._detection):
+        for answer in await self._cluster.tell_clients("probe", self._detection):
             if isinstance(answer, list):
                 self.result.problems.append(f"shards {answer} did not answer within {self._detection:g} s")
             else:
                 self.result.recovery = max(self.result.recovery, answer)
 
-    async def _tell_clients(self, command: str, *arguments: object) -> list[Any]:
-        clients = [self._cluster.processes[name] for name in self._cluster.clients]
-        return list(await asyncio.gather(*(client.tell(command, *arguments) for client in clients)))
-
-    async def _reports(self) -> dict[str, Report]:
-        return {name: await self._cluster.processes[name].tell("report") for name in sorted(self._cluster.steady)}
-
     async def _compare(self, before: dict[str, Report]) -> None:
-        """Wait until the survivors have no more of anything than they had, and complain if that never comes."""
-        for _ in range(SETTLE_TRIES):
-            after = await self._reports()
-            more = [
-                f"{name} has {after[name][what]} {what}, and had {before[name][what]}"
-                for name in after
-                for what in COUNTED
-                if after[name][what] > before[name][what]
-            ]
-            if not more:
-                break
-            await asyncio.sleep(0.05)
-        self.result.problems += more
-        grown = {name: after[name]["MiB"] - before[name]["MiB"] for name in after}
+        """Complain if the survivors have more of anything than they had."""
+        self.result.problems += await self._cluster.compare(before)
+        after = await self._cluster.reports()
+        grown = {name: (after[name]["KiB"] - before[name]["KiB"]) // 1024 for name in after}
         self.result.growth = max(grown.values(), default=0)
         self.result.problems += [f"{name} has grown {by} MiB" for name, by in grown.items() if by > MAX_GROWTH_MIB]
 

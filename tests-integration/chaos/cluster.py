@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import clstr
 from chaos.process import Process
@@ -13,6 +15,10 @@ from chaos.sites import Site
 from clstr_testing import Records, read_journals
 
 NUM_SHARDS = 32
+SETTLE_TRIES = 100  # looks at a survivor, a twentieth of a second apart, until it has let go of everything
+COUNTED = ("tasks", "descriptors", "threads", "pending", "timers")
+
+Report = dict[str, int]
 
 
 class ProcessCluster:
@@ -100,6 +106,30 @@ class ProcessCluster:
         """Let everybody drain and end, clients first."""
         for name in [*self.clients, *self.nodes]:
             await self.processes[name].stop()
+
+    async def tell_clients(self, command: str, *arguments: object) -> list[Any]:
+        """Give every client a command and return their answers."""
+        clients = [self.processes[name] for name in self.clients]
+        return list(await asyncio.gather(*(client.tell(command, *arguments) for client in clients)))
+
+    async def reports(self) -> dict[str, Report]:
+        """Ask those that were never started again what they have."""
+        return {name: await self.processes[name].tell("report") for name in sorted(self.steady)}
+
+    async def compare(self, before: dict[str, Report]) -> list[str]:
+        """Wait until nobody has more of anything than ``before``, and complain if that never comes."""
+        for _ in range(SETTLE_TRIES):
+            after = await self.reports()
+            more = [
+                f"{name} has {after[name][what]} {what}, and had {before[name][what]}"
+                for name in after
+                for what in COUNTED
+                if after[name][what] > before[name][what]
+            ]
+            if not more:
+                break
+            await asyncio.sleep(0.05)
+        return more
 
     def records(self) -> Records:
         """Read the journals of every life."""

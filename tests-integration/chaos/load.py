@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import statistics
+from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -48,6 +50,7 @@ class Load:
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()
         self._rate = 0.0
+        self._latencies: deque[float] = deque(maxlen=10_000)
         self._types: tuple[str, ...] = ("Echo",)
 
     async def __aenter__(self) -> Self:
@@ -69,6 +72,14 @@ class Load:
         self._rate = 0
         while self._calls:
             await asyncio.wait(self._calls)
+
+    async def latencies(self) -> list[float]:
+        """Return how many seconds half of the answers since the last time took at most, and 99 of 100."""
+        seconds = list(self._latencies)
+        self._latencies.clear()
+        if len(seconds) < 2:
+            return [0.0, 0.0]
+        return [statistics.median(seconds), statistics.quantiles(seconds, n=100)[98]]
 
     async def probe(self, within: float) -> float | list[int]:
         """Ask each shard until it answers; return the seconds that the slowest took, or those that never did."""
@@ -135,5 +146,9 @@ class Load:
         timeout: float,
         expected: bytes | None,
     ) -> bool:
+        began = asyncio.get_running_loop().time()
         ended = await self._journal.observe(call, message_id=name, shard=shard, timeout=timeout, expected=expected)
-        return ended.kind == "answered"
+        if ended.kind != "answered":
+            return False
+        self._latencies.append(asyncio.get_running_loop().time() - began)
+        return True

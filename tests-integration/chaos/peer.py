@@ -32,7 +32,6 @@ STUBBORN = 1.0  # seconds for which a handler ignores that it was cancelled
 SLOW = 0.1  # seconds of a handler under load: one node can do 80 messages a second, and gets hundreds
 AGAIN = 0.05  # seconds between two tries
 NODE_LIMITS: dict[str, Any] = {"max_concurrent": 8, "max_queue": 16, "handler_timeout": 1.0, "drain_timeout": 2.0}
-MIB = 1024 * 1024
 
 
 class Handler:
@@ -88,6 +87,7 @@ async def client(options: argparse.Namespace, journal: Journal) -> None:
                 "load": load.change,
                 "probe": load.probe,
                 "settle": load.settle,
+                "latencies": load.latencies,
                 "report": lambda: _report(transport),
             }
             await _obey(commands)
@@ -118,7 +118,7 @@ async def _report(transport: clstr.Transport) -> dict[str, int]:
         "threads": threading.active_count(),
         "pending": len(transport.pending),
         "timers": len(transport.deadlines),
-        "MiB": _resident_bytes() // MIB,
+        "KiB": _resident_bytes() // 1024,
     }
 
 
