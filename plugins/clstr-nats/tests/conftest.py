@@ -25,7 +25,8 @@ class FakeServer:
         self.said: list[bytes] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.changed = asyncio.Condition()
-        self.answers_pings = True
+        self.on_ping = b"PONG\r\n"
+        self.on_publish: Callable[[bytes], bytes] = lambda _reply: b""
         self.port = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,8 +38,10 @@ class FakeServer:
             async with self.changed:
                 self.said.append(line)
                 self.changed.notify_all()
-            if line == b"PING\r\n" and self.answers_pings:
-                writer.write(b"PONG\r\n")
+            if line == b"PING\r\n":
+                writer.write(self.on_ping)
+            elif line.startswith(b"PUB "):
+                writer.write(self.on_publish(line.split()[2]))
         writer.close()
 
     async def until(self, predicate: Callable[[], bool]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import nats
@@ -21,9 +21,10 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
+from clstr_nats import _link
 from clstr_nats._dialer import Dialer
 from clstr_nats._options import Options
-from clstr_testing import FaultProxy, Server, no_leaks
+from clstr_testing import FaultProxy, Server, nats_server, no_leaks
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
 
@@ -34,6 +35,11 @@ async def echo(envelope: Envelope) -> bytes:
 
 def message(shard: int = 1, data: bytes = b"", **fields: Any) -> Envelope:
     return Envelope(shard=shard, type="Echo", data=data, **fields)
+
+
+def no_responders(reply: bytes) -> bytes:
+    """What the server says of a message to `reply` that nobody takes."""
+    return b"HMSG %s 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n" % reply
 
 
 async def eventually(call: Callable[[], Awaitable[Any]]) -> Any:
@@ -117,7 +123,7 @@ async def test_one_ping_fences_all_notifies_of_a_tick(fake_server: Any, connect:
 async def test_a_stalled_link_keeps_neither_deadline_nor_cancellation_from_working(
     proxy: FaultProxy, connect: Connect
 ) -> None:
-    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30)
+    client = await connect(proxy.port, query="?heartbeat=60&drain_timeout=0.1", max_inflight_bytes=1 << 30)
     proxy.black_hole()
     requests = [asyncio.ensure_future(client.request(message(n, bytes(1 << 19)), timeout=60)) for n in range(20)]
     await asyncio.sleep(0)
@@ -130,7 +136,7 @@ async def test_a_stalled_link_keeps_neither_deadline_nor_cancellation_from_worki
 
 
 async def test_what_the_socket_does_not_take_is_bounded(proxy: FaultProxy, connect: Connect) -> None:
-    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30)
+    client = await connect(proxy.port, query="?heartbeat=60&drain_timeout=0.1", max_inflight_bytes=1 << 30)
     proxy.black_hole()
     requests = [asyncio.ensure_future(client.request(message(n, bytes(500_000)), timeout=60)) for n in range(100)]
     done, pending = await asyncio.wait(requests, timeout=1, return_when=asyncio.FIRST_EXCEPTION)
@@ -202,8 +208,15 @@ async def test_a_server_that_is_gone_for_longer_than_any_budget_is_used_again(
     "line",
     [
         b"-ERR 'User Authentication Expired'\r\n",
+        b"-ERR 'User Authentication Revoked'\r\n",
+        b"-ERR 'Account Authentication Expired'\r\n",
+        b"-ERR 'Authentication Timeout'\r\n",
         b"-ERR 'Slow Consumer Detected'\r\n",
+        b"-ERR 'Stale Connection'\r\n",
         b"-ERR 'Maximum Connections Exceeded'\r\n",
+        b"-ERR 'Maximum Payload Violation'\r\n",
+        b"-ERR 'Parser Error'\r\n",
+        b"-ERR 'Server Shutdown'\r\n",
     ],
 )
 async def test_an_error_of_the_server_is_survived(fake_server: Any, connect: Connect, line: bytes) -> None:
@@ -212,6 +225,208 @@ async def test_an_error_of_the_server_is_survived(fake_server: Any, connect: Con
     fake_server.said.clear()
     fake_server.say(line)
     await fake_server.until(lambda: any(line.startswith(b"SUB clstr.shard.7 clstr ") for line in fake_server.said))
+
+
+async def test_an_error_beside_the_pong_is_no_success(fake_server: Any, connect: Connect) -> None:
+    node = await connect(fake_server.port)
+    fake_server.on_ping = b"-ERR 'maximum subscriptions exceeded'\r\nPONG\r\n"
+    with pytest.raises(TransportUnavailableError, match="maximum subscriptions exceeded"):
+        await node.subscribe([7], echo)
+
+
+async def test_a_server_that_throws_everybody_out_is_not_opened_and_leaves_nothing(
+    fake_server: Any, unused_tcp_port: int
+) -> None:
+    fake_server.on_ping = b"PONG\r\n-ERR 'User Authentication Expired'\r\nPONG\r\n"
+    async with no_leaks():
+        with pytest.raises(TransportUnavailableError, match=r"(?i)user authentication expired"):
+            await clstr.connect(f"nats://127.0.0.1:{fake_server.port}")
+
+
+async def test_a_server_that_takes_us_and_throws_us_out_is_asked_less_and_less(
+    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With 100 times as many attempts this takes longer than the guard."""
+    pauses: list[float] = []
+    monkeypatch.setattr(_link, "FIRST_PAUSE", 0.001)
+    node = await connect(fake_server.port)
+    rest = node.link._rest  # type: ignore[attr-defined]  # the fixture's type is any transport
+
+    async def note() -> None:
+        pauses.append(node.link._pause)  # type: ignore[attr-defined]  # the same
+        await rest()
+
+    monkeypatch.setattr(node.link, "_rest", note)  # type: ignore[attr-defined]  # the same
+    for number in range(1, 6):
+        fake_server.said.clear()
+        fake_server.say(b"-ERR 'User Authentication Expired'\r\n")
+        await fake_server.until(lambda: b"PING\r\n" in fake_server.said)
+        async with asyncio.timeout(10):
+            while len(pauses) < number or not node.state.is_up:  # type: ignore[attr-defined]  # noqa: ASYNC110 -- no event
+                await asyncio.sleep(0)
+    assert pauses == [0.001 * 2**n for n in range(5)]
+
+
+@pytest.mark.parametrize("is_clustered", [True, False])
+async def test_a_503_is_believed_at_once_by_one_server_and_the_second_time_by_several(
+    fake_server: Any, connect: Connect, is_clustered: bool
+) -> None:
+    if is_clustered:
+        fake_server.info["cluster"] = "c"
+    fake_server.on_publish = no_responders
+    client = await connect(fake_server.port)
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(message(7))
+    assert sum(line.startswith(b"PUB clstr.shard.7") for line in fake_server.said) == 1 + is_clustered
+
+
+async def test_who_is_found_the_second_time_answers(fake_server: Any, connect: Connect) -> None:
+    fake_server.info["cluster"] = "c"
+    answers: Iterator[Callable[[bytes], bytes]] = iter(
+        [no_responders, lambda reply: b'MSG %s 1 15\r\n{"data":"aGk="}\r\n' % reply]
+    )
+
+    def answer(reply: bytes) -> bytes:
+        return next(answers)(reply)
+
+    fake_server.on_publish = answer
+    client = await connect(fake_server.port)
+    assert await client.request(message(7)) == b"hi"
+
+
+async def test_a_reply_with_a_body_is_one_whatever_its_status(fake_server: Any, connect: Connect) -> None:
+    fake_server.on_publish = lambda reply: b"HMSG %s 1 16 18\r\nNATS/1.0 503\r\n\r\n{}\r\n" % reply
+    client = await connect(fake_server.port)
+    assert await client.request(message(7)) == b""
+
+
+async def test_a_shard_that_was_let_go_stays_so_after_a_reconnection(
+    server: Server, proxy: FaultProxy, connect: Connect
+) -> None:
+    node, client = await connect(proxy.port), await connect(server.port)
+    kept, dropped = await node.subscribe([1], echo), await node.subscribe([2], echo)
+    await dropped.aclose()
+    await proxy.reset()
+    assert await eventually(lambda: client.request(message(1, b"x"))) == b"x"
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(message(2))
+    await kept.aclose()
+
+
+async def test_notifies_that_were_accepted_before_a_shard_was_let_go_have_run(server: Server, connect: Connect) -> None:
+    ran: set[bytes] = set()
+
+    async def note(envelope: Envelope) -> bytes:
+        ran.add(envelope.data)
+        return b""
+
+    client, accepted = await connect(server.port), set[bytes]()
+
+    async def tell(number: int) -> None:
+        try:
+            await client.notify(message(1, b"%d" % number))
+        except NoShardSubscriberError:
+            return
+        accepted.add(b"%d" % number)
+
+    for first in range(0, 4000, 200):
+        node = await connect(server.port, max_queue=1000)
+        subscription = await node.subscribe([1], note)
+        telling = [asyncio.create_task(tell(number)) for number in range(first, first + 200)]
+        await asyncio.sleep(0)
+        await subscription.aclose()
+        await asyncio.gather(*telling)
+        await node.aclose()
+    assert accepted == ran
+    assert accepted
+
+
+async def test_a_frozen_server_is_noticed_and_nothing_of_that_time_runs(server: Server, connect: Connect) -> None:
+    ran: list[bytes] = []
+
+    async def note(envelope: Envelope) -> bytes:
+        ran.append(envelope.data)
+        return b""
+
+    node = await connect(server.port, query="?heartbeat=0.1")
+    client = await connect(server.port, query="?heartbeat=0.1&reconnect_wait=0.01")
+    await node.subscribe([1], note)
+    server.pause()
+    async with asyncio.timeout(20):
+        with pytest.raises(ConnectionLostError):
+            await client.request(message(1, b"in flight"), timeout=60)
+    with pytest.raises(TransportUnavailableError):
+        await client.request(message(1, b"outage"), timeout=60)
+    server.resume()
+    await eventually(lambda: client.request(message(1, b"after")))
+    assert ran.count(b"in flight") <= 1
+    assert b"outage" not in ran
+
+
+async def test_a_slow_consumer_is_cut_off_and_comes_back(connect: Connect) -> None:
+    config = 'max_pending: 1048576\nwrite_deadline: "2s"'
+    async with nats_server(config=config) as server, FaultProxy(server.host, server.port) as proxy:
+        node, client = await connect(proxy.port, query="?heartbeat=0.2"), await connect(server.port)
+        await node.subscribe([1], echo)
+        proxy.to_client.stall()
+        requests = [client.request(message(1, bytes(300_000)), timeout=2) for _ in range(40)]
+        answers = await asyncio.gather(*requests, return_exceptions=True)
+        assert all(isinstance(answer, (RequestTimeoutError, NoShardSubscriberError)) for answer in answers)
+        assert "slow consumer" in server.log.read_text().lower()
+        proxy.heal()
+        assert await eventually(lambda: client.request(message(1, b"x"))) == b"x"
+
+
+async def test_a_link_that_is_slow_but_moves_is_not_given_up(
+    proxy: FaultProxy, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A PING waits behind megabytes for many times the patience that a mute link gets."""
+    client = await connect(proxy.port, query="?heartbeat=0.3", max_inflight_bytes=1 << 25)
+    proxy.to_server.piece_bytes = 8192
+    proxy.to_server.delay = 0.001
+    requests = [client.request(message(n, bytes(600_000)), timeout=50) for n in range(14)]
+    answers = await asyncio.gather(*requests, return_exceptions=True)
+    assert {type(answer) for answer in answers} == {NoShardSubscriberError}
+    assert "unreachable" not in caplog.text
+
+
+async def test_replies_that_a_slow_network_has_not_taken_yet_arrive_after_the_close_began(
+    server: Server, proxy: FaultProxy, connect: Connect
+) -> None:
+    node, client = await connect(proxy.port, drain_timeout=20), await connect(server.port)
+    started = asyncio.Semaphore(0)
+
+    async def large(envelope: Envelope) -> bytes:
+        started.release()
+        return bytes(600_000)
+
+    await node.subscribe([1], large)
+    proxy.to_server.piece_bytes = 16_384
+    proxy.to_server.delay = 0.005
+    requests = [asyncio.create_task(client.request(message(1), timeout=30)) for _ in range(4)]
+    for _ in requests:
+        await started.acquire()
+    await node.aclose()
+    assert [len(reply) for reply in await asyncio.gather(*requests)] == [600_000] * 4
+
+
+async def test_replies_that_nobody_takes_are_bounded(server: Server, proxy: FaultProxy, connect: Connect) -> None:
+    node = await connect(proxy.port, query="?heartbeat=60&drain_timeout=0.1")
+    client = await connect(server.port, max_inflight_bytes=1 << 30)
+
+    async def large(_: Envelope) -> bytes:
+        return bytes(700_000)
+
+    await node.subscribe([1], large)
+    proxy.to_server.stall()
+    requests = [asyncio.create_task(client.request(message(1), timeout=60)) for _ in range(100)]
+    async with asyncio.timeout(20):
+        while not node.stats.dropped_replies:  # type: ignore[attr-defined]  # noqa: ASYNC110 -- a counter tells no event
+            await asyncio.sleep(0)
+    assert node.link._connection.unsent_bytes < 40 * 1024 * 1024  # type: ignore[attr-defined]  # any transport
+    for request in requests:
+        request.cancel()
+    await asyncio.wait(requests)
 
 
 async def test_one_byte_at_a_time_is_enough(proxy: FaultProxy, connect: Connect) -> None:
@@ -289,6 +504,36 @@ async def test_tenfold_overload_is_answered(server: Server, connect: Connect) ->
 # Sizes (N10).
 
 
+async def test_an_error_fits_whatever_the_server_carries(connect: Connect) -> None:
+    async def fail(_: Envelope) -> bytes:
+        raise ValueError("\x01" * 1000)
+
+    async with nats_server(config="max_payload: 2048") as server:
+        node, client = await connect(server.port), await connect(server.port)
+        await node.subscribe([1], fail)
+        for _ in range(2):  # the node is not cut off
+            with pytest.raises(clstr.HandlerError, match="ValueError"):
+                await client.request(message(1), timeout=30)
+
+
+@pytest.mark.parametrize("headers", [0, 50])
+async def test_the_largest_reply_passes_and_one_byte_more_does_not(connect: Connect, headers: int) -> None:
+    async def of_size(envelope: Envelope) -> bytes:
+        return bytes(int(envelope.data))
+
+    async with nats_server(config="max_payload: 100000") as server:
+        node, client = await connect(server.port), await connect(server.port)
+        await node.subscribe([1], of_size)
+        given = {f"h{n}": "v" * 100 for n in range(headers)}
+        largest = node.max_payload_bytes
+        for size in (largest - 1, largest):
+            assert len(await client.request(message(1, b"%d" % size, headers=given), timeout=30)) == size
+        with pytest.raises(PayloadTooLargeError) as caught:
+            await client.request(message(1, b"%d" % (largest + 1), headers=given))
+        assert caught.value.maybe_executed
+        assert len(await client.request(message(1, b"7"))) == 7
+
+
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
 @pytest.mark.parametrize("headers", [0, 1, 50])
 async def test_the_largest_payload_passes_and_one_byte_more_does_not(
@@ -334,6 +579,9 @@ async def test_a_reply_that_is_too_large_is_an_error_and_no_disconnect(server: S
         b'{"shard":2,"type":"T","data":null}',
         b"\xff" * 100,
         b"[" * 10_000,
+        b'{"shard":1,"type":"T","data":' + b"[" * 100_000,
+        b'{"shard":1,"type":"T","data":"' + b"A" * 1_000_000 + b'"}',
+        b'{"shard":1,"type":"T","data":null,"headers":{' + b",".join(b'"h%d":""' % n for n in range(60_000)) + b"}}",
         b'{"shard":1,"type":"T","data":null,"reply_to":"clstr.shard.1"}',
         b'{"shard":1,"type":"T","data":null,"headers":{"x-clstr-admin":"1"}}',
     ],
@@ -381,6 +629,14 @@ async def test_one_server_of_several_is_enough(server: Server, unused_tcp_port: 
         async with clstr.connect(f"nats://127.0.0.1:{unused_tcp_port},127.0.0.1:{server.port}") as transport:
             with pytest.raises(NoShardSubscriberError):
                 await transport.request(message())
+
+
+async def test_a_mute_server_hides_no_other(server: Server, proxy: FaultProxy) -> None:
+    proxy.to_client.stall()
+    for _ in range(6):  # whichever comes first
+        async with clstr.connect(f"nats://127.0.0.1:{proxy.port},127.0.0.1:{server.port}", connect_timeout=1) as client:
+            with pytest.raises(NoShardSubscriberError):
+                await client.request(message())
 
 
 async def test_plaintext_to_elsewhere_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -31,12 +31,16 @@ def clip(text: str, max_bytes: int = MAX_ERROR_BYTES) -> str:
     return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
 
 
-def encode_error(codec: Codec, error: ClstrError) -> bytes:
-    """Write ``error`` as a reply."""
+def encode_error(codec: Codec, error: ClstrError, *, max_bytes: int = MAX_ERROR_BYTES) -> bytes:
+    """Write ``error`` as a reply, with at most ``max_bytes`` of each of its texts."""
+    details = {
+        name: clip(fact, max_bytes) if isinstance(fact, str) else fact
+        for name, fact in _facts(type(error), error.details()).items()
+    }
     frame = codec.new_reply(
-        err=clip(str(error)) or type(error).__name__,  # never empty: without code and text it would be a success
+        err=clip(str(error), max_bytes) or type(error).__name__,  # never empty: without code and text it is a success
         code=error.code,
-        details=_facts(type(error), error.details()),
+        details=details,
         executed=error.maybe_executed,
     )
     return codec.encode(frame)

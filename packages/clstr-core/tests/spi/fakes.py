@@ -42,6 +42,7 @@ class FakeLink(Link):
         self.send_error: Exception | None = None
         self.route: Route = None
         self.replies: list[tuple[object, Answer]] = []
+        self.bodies: list[bytes] = []
         self.can_reply = True
 
     async def _do(self, name: str, shards: Sequence[int] = ()) -> None:
@@ -74,6 +75,7 @@ class FakeLink(Link):
     def reply(self, to: object, body: bytes) -> bool:
         if self.can_reply:
             self.replies.append((to, read_answer(body)))
+            self.bodies.append(body)
         return self.can_reply
 
     # The peer's side, played by the test.

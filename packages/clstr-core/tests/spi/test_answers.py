@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from clstr import errors
 from clstr._context import current, refuse
 from clstr._envelope import Envelope
-from clstr._wire import JSON
+from clstr._wire import CODECS, JSON, Codec
 from clstr.errors import (
     ClstrError,
     DrainingError,
@@ -64,6 +64,13 @@ def raising(error: BaseException) -> Any:  # Any: a handler that returns nothing
 def returning(result: object) -> Any:  # Any: not always a handler's result
     async def handler(_: Envelope) -> object:
         return result
+
+    return handler
+
+
+def refusing(error: ClstrError) -> Any:  # Any: a handler that returns nothing
+    async def handler(_: Envelope) -> bytes:
+        raise refuse(error)
 
     return handler
 
@@ -119,6 +126,24 @@ async def test_a_reply_that_the_broker_does_not_carry_says_that_the_handler_ran(
     error = await request_from(engine, returning(bytes(size)), "json", codec=JSON)
     assert isinstance(error, PayloadTooLargeError)
     assert (error.size, error.maybe_executed) == (size, True)
+
+
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+@pytest.mark.parametrize("maximum", [256, 1000, 4000])
+async def test_an_error_is_shortened_to_what_the_broker_carries(
+    open_engine: OpenEngine, codec: Codec, maximum: int
+) -> None:
+    """A control character takes six bytes in JSON, and both text and facts hold it."""
+    link = FakeLink(max_message_bytes=maximum)
+    engine = await open_engine(link)
+    error = await request_from(engine, raising(ValueError("\x01" * 1000)), codec=codec)
+    assert isinstance(error, HandlerError)
+    assert error.maybe_executed
+    assert len(link.bodies[-1]) <= maximum
+    refusal = await request_from(engine, refusing(OverloadedError("x" * 1000, 1)), "refused", codec=codec)
+    assert isinstance(refusal, OverloadedError)
+    assert not refusal.maybe_executed
+    assert len(link.bodies[-1]) <= maximum
 
 
 # Exceptions.

@@ -491,6 +491,19 @@ async def test_an_abandoned_handler_can_no_longer_ask(
     assert link.sent == []
 
 
+async def test_answers_on_their_way_get_what_is_left_of_the_time_to_drain(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def send_slowly() -> None:
+        await asyncio.sleep(6)
+
+    engine = await open_engine(drain_timeout=10)
+    link.script["flush"] = send_slowly
+    await engine.aclose()
+    assert clock.time() >= START + 6
+    assert "flushing" not in caplog.text
+
+
 METHODS = ("drop", "flush", "aclose")
 
 

@@ -252,7 +252,11 @@ async def test_what_the_broker_does_not_carry_is_not_sent(open_engine: OpenEngin
     with pytest.raises(PayloadTooLargeError) as caught:
         await engine.request(message(data=bytes(500), headers={"h": "x" * 500}))
     assert not caught.value.maybe_executed
-    assert link.sent == []
+    assert (caught.value.size, link.sent) == (500, [])
+    assert caught.value.max_bytes < 500
+    fitting = await begin(engine, message(data=bytes(caught.value.max_bytes), headers={"h": "x" * 500}))
+    link.answer(link.sent[0])
+    await fitting
 
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), MAX_SECONDS + 1])

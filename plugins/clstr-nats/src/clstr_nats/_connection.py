@@ -10,6 +10,7 @@ connection here ends once, and another one takes its place. Each private name ha
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, cast
@@ -19,9 +20,17 @@ from nats.aio.client import Client
 
 from clstr.errors import TransportUnavailableError
 
+MOST_NOT_SENT = 128 * 1024  # bytes that the system takes beyond what is in flight
 NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
 
 OnMessage = Callable[[int, bytes, bytes, bytes, bytes], None]
+
+
+def _keep_back(connected: socket.socket) -> None:
+    """Let the system take only what it can send soon: else megabytes look sent, and a slow link like a dead one."""
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every system
+    if option is not None:
+        connected.setsockopt(socket.IPPROTO_TCP, option, MOST_NOT_SENT)
 
 
 class Connection(Client):
@@ -46,6 +55,8 @@ class Connection(Client):
         self._on_lost = on_lost
         self._is_lost = False
         self._needs_tls = False
+        self._written = 0
+        self._received = 0
 
     async def dial(self, server: str, *, needs_tls: bool, tls: ssl.SSLContext | None, **options: Any) -> None:
         """
@@ -76,6 +87,7 @@ class Connection(Client):
         except nats.errors.NoServersError:
             raise failures[-1] if failures else ConnectionRefusedError(server) from None
         self._socket = cast("asyncio.WriteTransport", self._find_socket())
+        _keep_back(self._socket.get_extra_info("socket"))
         cast("asyncio.Task[None]", self._reading_task).add_done_callback(self._reader_ended)
 
     # What is overridden.
@@ -89,6 +101,7 @@ class Connection(Client):
         return super()._connect_command()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
+        self._received += 1
         self._on_message(sid, subject, reply, headers or b"", data)
 
     async def _process_err(self, err_msg: str) -> None:
@@ -121,15 +134,21 @@ class Connection(Client):
         """What the socket has not taken yet."""
         return self._socket.get_write_buffer_size()
 
+    @property
+    def progress(self) -> int:
+        """A number that grows with each message that is read, and with each byte that the socket takes."""
+        return self._received + self._written - self.unsent_bytes
+
     def write(self, data: bytes) -> None:
         """Hand bytes to the socket, in order, now."""
+        self._written += len(data)
         self._socket.write(data)
 
     def ping(self) -> asyncio.Future[bool]:
         """Send a PING behind all that was written; the future is done when everything that it caused was read."""
         pong: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pongs.append(pong)
-        self._socket.write(b"PING\r\n")
+        self.write(b"PING\r\n")
         return pong
 
     async def end(self) -> None:
@@ -149,9 +168,9 @@ class Connection(Client):
 
     def abort(self) -> None:
         """Close the socket at once."""
-        socket = self._find_socket()
-        if socket is not None:
-            socket.abort()
+        transport = self._find_socket()
+        if transport is not None:
+            transport.abort()
 
     def _find_socket(self) -> asyncio.WriteTransport | None:
         writer = getattr(self._transport, "_io_writer", None)  # the one behind TLS, once that is spoken

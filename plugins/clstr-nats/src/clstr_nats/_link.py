@@ -57,11 +57,15 @@ class NatsLink(Link):
         self._is_up = False
         self._connection: Connection | None = None
         self._keeper: asyncio.Task[None] | None = None
-        self._lost: asyncio.Future[None] = self._loop.create_future()  # done when the newest connection is lost
+        # Done when the newest connection is lost; the reason is its result.
+        self._lost: asyncio.Future[Exception] = self._loop.create_future()
+        self._pause = FIRST_PAUSE
         self._held: set[int] = set()
         self._out = Batcher[bytes](self._loop, self._write)
         self._out_bytes = 0
+        self._max_unsent_bytes = MAX_UNSENT_BYTES
         self._notifies: list[int] = []
+        self._told: list[int] = []  # shards that it was logged of that the server refuses them
 
     # Its life.
 
@@ -79,6 +83,7 @@ class NatsLink(Link):
         self._connection = connection = await self._dialer.dial(self._new_connection)
         try:
             self.max_message_bytes = connection.max_payload
+            self._max_unsent_bytes = max(MAX_UNSENT_BYTES, 2 * connection.max_payload)
             connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
             connection.write(self._subscribe_to(sorted(self._held)))
             await self._fenced(connection)
@@ -87,8 +92,7 @@ class NatsLink(Link):
                     f"the NATS user may not subscribe to {self._subjects.inbox}: grant it its inbox_prefix, as in "
                     '{subscribe: ["_INBOX_name.>"]}'
                 )
-            if denied := self._denied(self._held):
-                self._logger.error("NATS no longer lets this user subscribe to shards %s", denied)
+            self._tell_denied()
         except BaseException:
             self._connection = None
             await connection.end()
@@ -108,25 +112,47 @@ class NatsLink(Link):
                 self._is_up = False
                 self._sink.down(error)
         if not self._lost.done():
-            self._lost.set_result(None)
+            self._lost.set_result(error)
 
     async def _keep_connected(self) -> None:
         while self._is_open:  # a cancellation may get lost in nats-py
             connection = self._connection
             if connection is not None:
+                since = self._loop.time()
                 await self._watch(connection)
                 await connection.end()
+                if self._loop.time() - since < LONGEST_PAUSE:
+                    await self._rest()  # a server that takes us and throws us out at once is not to be asked at once
+                else:
+                    self._pause = FIRST_PAUSE
             await self._reconnect()
 
     async def _watch(self, connection: Connection) -> None:
-        """Return when the connection is lost: it says so, or it answers no PING for three heartbeats."""
+        """Return when the connection is lost: it says so, or is mute for three heartbeats."""
         while not self._lost.done():
             await asyncio.wait((self._lost,), timeout=self._heartbeat)
-            if not self._lost.done() and not await self._answers(connection):
+            if self._lost.done():
+                return
+            if not await self._answers(connection):
                 self._down(connection, TimeoutError(f"the server has not answered for {self._patience:g} s"))
+            elif denied := self._denied(self._held):
+                await self._ask_again_for(connection, denied)
+
+    async def _ask_again_for(self, connection: Connection, denied: list[int]) -> None:
+        """Subscribe again to shards that the user may not have: rights change while we are connected."""
+        self._rights.forget_subscriptions(denied)
+        connection.write(self._subscribe_to(denied))
+        if await self._answers(connection):
+            self._tell_denied()
+
+    def _tell_denied(self) -> None:
+        denied = self._denied(self._held)
+        if denied != self._told:
+            self._told = denied
+            what = ", ".join(map(self._subjects.shard, denied)) or "nothing"
+            self._logger.error("shards that the NATS user may no longer subscribe to: %s", what)
 
     async def _reconnect(self) -> None:
-        pause = FIRST_PAUSE
         while self._is_open:
             try:
                 await self._connect()
@@ -136,8 +162,11 @@ class NatsLink(Link):
                 self._logger.info("connected to NATS again")
                 self._sink.up()
                 return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
 
     async def flush(self) -> None:
         """Return when the server has read what was sent."""
@@ -197,13 +226,20 @@ class NatsLink(Link):
         if connection is self._connection:
             self._out.flush()
         if not await self._answers(connection):
-            raise TransportUnavailableError("the connection to NATS was lost meanwhile, or answers too slowly")
+            why = self._lost.result() if self._lost.done() else "it answers too slowly"
+            raise TransportUnavailableError(f"the connection to NATS was lost meanwhile: {why}")
 
     async def _answers(self, connection: Connection) -> bool:
-        """Send a PING and tell whether its PONG came, before the connection was lost and in time."""
-        pong = connection.ping()
-        await asyncio.wait((pong, self._lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
-        return pong.done()
+        """
+        Send a PING and tell whether its PONG came while the connection was in use.
+
+        As long as the socket takes bytes, or messages arrive, a slow link is given more time: the PING waits its turn.
+        """
+        pong, progress = connection.ping(), -1
+        while not (pong.done() or self._lost.done()) and connection.progress > progress:
+            progress = connection.progress
+            await asyncio.wait((pong, self._lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
+        return pong.done() and connection is self._connection
 
     # Messages out.
 
@@ -215,7 +251,7 @@ class NatsLink(Link):
         """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
         self._usable()
         self._check_room(body)
-        self._rights.check_publish(shard, token)
+        self._rights.sending(shard, token)
         reply_to = self._subjects.reply_to(shard, token)
         self._publish(f"PUB {self._subjects.shard(shard)} {reply_to} {len(body)}\r\n".encode(), body)
         if oneway:
@@ -229,7 +265,7 @@ class NatsLink(Link):
     def reply(self, to: object, body: bytes) -> bool:
         """Publish to an inbox."""
         connection = self._connection
-        if connection is None or connection.unsent_bytes > MAX_UNSENT_BYTES:
+        if connection is None or self._out_bytes + connection.unsent_bytes > self._max_unsent_bytes:
             return False
         self._publish(b"PUB %s %d\r\n" % (cast("bytes", to), len(body)), body)
         return True
@@ -245,23 +281,25 @@ class NatsLink(Link):
 
     def _check_room(self, body: bytes) -> None:
         unsent = self._out_bytes + self._usable().unsent_bytes + len(body)
-        if unsent > MAX_UNSENT_BYTES:
-            raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
+        if unsent > self._max_unsent_bytes:
+            raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
 
     def _write(self, commands: list[bytes]) -> None:
-        """Write what one tick has published; one fence serves all of its notifies (the 503 comes before the PONG)."""
+        """Write what one tick has published; one fence serves all of it (a refusal or a 503 comes before the PONG)."""
         self._out_bytes = 0
         notifies, self._notifies = self._notifies, []
+        unfenced = self._rights.unfenced()
         connection = self._connection
         if connection is None:  # whoever waits for these was told that the link is down
             return
         connection.write(b"".join(commands))
-        if notifies:
-            connection.ping().add_done_callback(partial(self._accept, notifies))
+        if notifies or unfenced:
+            connection.ping().add_done_callback(partial(self._passed, notifies, unfenced))
 
-    def _accept(self, tokens: list[int], pong: asyncio.Future[bool]) -> None:
+    def _passed(self, notifies: list[int], unfenced: list[int], pong: asyncio.Future[bool]) -> None:
         if not pong.cancelled():
-            for token in tokens:
+            self._rights.passed(unfenced)
+            for token in notifies:
                 self._sink.accepted(token)
 
     # Messages in.

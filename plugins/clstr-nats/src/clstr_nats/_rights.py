@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from clstr.errors import AccessDeniedError, ClstrError
 from clstr_nats._subjects import Subjects
 
 _SENTENCE = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')  # nats-py lowers the case
-MAX_UNPROVED = 100
+LOG_INTERVAL = 1.0  # seconds between two lines about answers that were refused: strangers can cause them
 
 
 class Rights:
     """
     The rights that a connection turned out not to have.
+
+    Which message was refused the server does not say, only its subject. So the messages to a shard are remembered
+    until a fence has shown that they passed; once one of them was answered, there is a right that needs no fence.
 
     Args:
         subjects: This peer's.
@@ -27,56 +31,74 @@ class Rights:
         self._subjects = subjects
         self._failed = failed
         self._logger = logger
-        self._denied: set[str] = set()
+        self._clock = asyncio.get_running_loop().time
+        self._denied: set[str] = set()  # subscriptions, our own
         self._proved: set[int] = set()
-        # The first messages to each shard, until one of them is answered: those may turn out to be denied.
-        self._unproved: dict[int, list[int]] = {}
+        self._on_their_way: dict[int, int] = {}  # the shard of each message that no fence has passed, by token
+        self._unfenced: list[int] = []
+        self._refused_answers = 0
+        self._logged_at = -LOG_INTERVAL
 
     def forget(self) -> None:
         """Start again: another connection may have other rights."""
         self._denied.clear()
         self._proved.clear()
-        self._unproved.clear()
+        self._on_their_way.clear()
+        self._unfenced.clear()
+
+    def forget_subscriptions(self, shards: Iterable[int]) -> None:
+        """Forget that subscriptions to ``shards`` were refused: they are about to be tried again."""
+        self._denied.difference_update(self._subjects.shard(shard).lower() for shard in shards)
 
     def deny(self, sentence: str) -> None:
         """Note what the server says."""
         found = _SENTENCE.search(sentence)
         what, subject = found.groups() if found else ("", "")
-        self._denied.add(f"{what} {subject}")
         shard = self._subjects.read_shard(subject)
-        if what == "publish" and shard is not None:
-            for token in self._unproved.pop(shard, ()):
-                self._failed(token, self._may_not_publish(shard))
-        elif what != "subscription":  # an answer, which nobody here waits for
-            self._logger.warning("NATS refused a message: %s", sentence)
+        if what == "subscription":
+            self._denied.add(subject)
+        elif shard is not None:
+            self._deny_publish(shard)
+        else:  # an answer, which nobody here waits for
+            self._refused_answers += 1
+            self._log_refused_answers()
+
+    def _deny_publish(self, shard: int) -> None:
+        self._proved.discard(shard)  # there was a right, and it was taken away
+        for token in [token for token, each in self._on_their_way.items() if each == shard]:
+            del self._on_their_way[token]
+            error = AccessDeniedError(
+                f"the NATS user may not publish to {self._subjects.shard(shard)}: "
+                f'grant it {{publish: ["{self._subjects.every_shard}"]}}'
+            )
+            self._failed(token, error)
+
+    def _log_refused_answers(self) -> None:
+        """Count them; their subjects are others' secrets, and no line is worth more than one a second."""
+        if self._clock() - self._logged_at >= LOG_INTERVAL:
+            count, self._refused_answers, self._logged_at = self._refused_answers, 0, self._clock()
+            self._logger.warning("NATS refused %d answers: the user may not publish to the inboxes of who asked", count)
 
     def may_subscribe(self, subject: str) -> bool:
         """Tell whether nothing is known against subscribing to ``subject``. To be asked behind a fence."""
-        return f"subscription {subject.lower()}" not in self._denied
+        return subject.lower() not in self._denied
 
-    def check_publish(self, shard: int, token: int) -> None:
-        """
-        Note that ``token`` is about to go to ``shard``.
+    def sending(self, shard: int, token: int) -> None:
+        """Note that ``token`` is about to go to ``shard``."""
+        if shard not in self._proved:
+            self._on_their_way[token] = shard
+            self._unfenced.append(token)
 
-        Raises:
-            AccessDeniedError: The server has refused that before.
-        """
-        if shard in self._proved:
-            return
-        if self._denied and f"publish {self._subjects.shard(shard).lower()}" in self._denied:
-            raise self._may_not_publish(shard)
-        tokens = self._unproved.setdefault(shard, [])
-        if len(tokens) < MAX_UNPROVED:
-            tokens.append(token)
+    def unfenced(self) -> list[int]:
+        """Return the messages that were sent since this was last asked and need a fence, which is up to who asks."""
+        tokens, self._unfenced = self._unfenced, []
+        return tokens
+
+    def passed(self, tokens: Iterable[int]) -> None:
+        """Note that the server has let these pass, or has said that it did not."""
+        for token in tokens:
+            self._on_their_way.pop(token, None)
 
     def prove(self, shard: int) -> None:
         """Note that a message to ``shard`` was answered."""
-        if shard not in self._proved:
-            self._proved.add(shard)
-            self._unproved.pop(shard, None)
-
-    def _may_not_publish(self, shard: int) -> AccessDeniedError:
-        return AccessDeniedError(
-            f"the NATS user may not publish to {self._subjects.shard(shard)}: "
-            f'grant it {{publish: ["{self._subjects.every_shard}"]}}'
-        )
+        self._proved.add(shard)

@@ -8,13 +8,16 @@ from collections.abc import Callable
 
 from clstr._context import is_refusal_of
 from clstr._error_wire import clip, encode_error
-from clstr._limits import MAX_TYPE_CHARACTERS
+from clstr._limits import MAX_ERROR_BYTES, MAX_TYPE_CHARACTERS
 from clstr._wire import Codec
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, PayloadTooLargeError
 from clstr.spi._delivery import Delivery
 from clstr.spi._link import Link
 from clstr.spi._notify_log import NotifyLog
 from clstr.spi._stats import Stats
+
+# How much of an error's texts is sent: all that may be, or less where that is more than the broker carries.
+ERROR_BYTES = (MAX_ERROR_BYTES, 64, 0)
 
 
 class Answers:
@@ -66,7 +69,7 @@ class Answers:
         self._stats.refused += 1
         error.maybe_executed = False
         if to is not None:
-            self._send(to, encode_error(codec, error))
+            self._send(to, self._encode(codec, error))
 
     def refuse_unread_notify(self, shard: int, message_type: str, error: ClstrError) -> None:
         """Note that a notify was refused before it became a delivery."""
@@ -82,7 +85,7 @@ class Answers:
             self._stats.notify_failures += 1
             self._notify_log.failed(delivery, f"{type(error).__name__}: {_message(error)}")
         elif delivery.to is not None:
-            self._send(delivery.to, _encode(delivery.codec, error))
+            self._send(delivery.to, self._encode(delivery.codec, error))
 
     def _reply(self, delivery: Delivery, data: bytes) -> None:
         if delivery.to is None:
@@ -91,8 +94,17 @@ class Answers:
         maximum = self._link.max_message_bytes
         if maximum is not None and len(body) > maximum:
             too_large = PayloadTooLargeError(len(data), self.max_payload_bytes, is_reply=True)
-            body = encode_error(delivery.codec, too_large)
+            body = self._encode(delivery.codec, too_large)
         self._send(delivery.to, body)
+
+    def _encode(self, codec: Codec, error: ClstrError) -> bytes:
+        """Write an error, with less of its text and facts if the broker's messages are so small."""
+        maximum = self._link.max_message_bytes
+        for max_bytes in ERROR_BYTES:
+            body = _encode(codec, error, max_bytes)
+            if maximum is None or len(body) <= maximum:
+                break
+        return body
 
     def _send(self, to: object, body: bytes) -> None:
         try:
@@ -103,11 +115,11 @@ class Answers:
         self._stats.dropped_replies += not is_out
 
 
-def _encode(codec: Codec, error: ClstrError) -> bytes:
+def _encode(codec: Codec, error: ClstrError, max_bytes: int) -> bytes:
     try:
-        return encode_error(codec, error)
+        return encode_error(codec, error, max_bytes=max_bytes)
     except Exception:  # noqa: BLE001 -- a handler's refusal: its facts may be missing, or too large for the codec
-        return encode_error(codec, HandlerError(type(error).__name__, _message(error)))
+        return encode_error(codec, HandlerError(type(error).__name__, _message(error)), max_bytes=max_bytes)
 
 
 def _message(error: BaseException) -> str:

@@ -39,7 +39,7 @@ from clstr.spi._subscriptions import EngineSubscription, Holders
 # aclose returns within drain_timeout + 2 s (T14); these are its share of the 2 s.
 DROP_TIMEOUT = 0.2  # even with a drain_timeout of 0 the link must learn of it
 CANCEL_GRACE = 1.0
-FLUSH_TIMEOUT = 0.4
+FLUSH_TIMEOUT = 0.4  # at least
 LINK_CLOSE_TIMEOUT = 0.4
 
 
@@ -175,22 +175,22 @@ class Engine(Transport):
             return await asyncio.shield(self._closing)
 
     async def _close(self) -> CloseReport:
+        deadline = self._loop.time() + self.limits.drain_timeout
         try:
-            refused, cancelled = await self._drain()
+            refused, cancelled = await self._drain(deadline)
         finally:  # if the program cancels this too, the link is released all the same
-            await self._close_link()
+            await self._close_link(deadline)
         abandoned = tuple(sorted(str(each) for each in self.dispatcher.running() if each not in self._closers))
         if abandoned:
             self._logger.warning("closed, but these handlers ignore cancellation: %s", "; ".join(abandoned))
         return CloseReport(abandoned=abandoned, cancelled=cancelled, refused=refused)
 
-    async def _drain(self) -> tuple[int, int]:
+    async def _drain(self, deadline: float) -> tuple[int, int]:
         """Let what has started end, and the rest too if there is time; return how many were refused and cancelled."""
 
         def concerns(each: Delivery) -> bool:
             return each not in self._closers
 
-        deadline = self._loop.time() + self.limits.drain_timeout
         drop_timeout = max(DROP_TIMEOUT, self.limits.drain_timeout)
         await bounded(self.holders.drop_all(), drop_timeout, "dropping the shards", self._logger)
         if await self.dispatcher.settle(concerns, deadline):
@@ -200,11 +200,13 @@ class Engine(Transport):
         await self.dispatcher.settle(concerns, self._loop.time() + CANCEL_GRACE)
         return refused, cancelled
 
-    async def _close_link(self) -> None:
+    async def _close_link(self, deadline: float) -> None:
         self._is_closed = True
         self.state.close()
         self.pending.fail_sent(TransportClosedError, "the transport was closed during the request")
-        await bounded(self.link.flush(), FLUSH_TIMEOUT, "flushing the link", self._logger)
+        # Answers that a slow network has not taken yet get what is left of the time to drain.
+        flush_timeout = max(FLUSH_TIMEOUT, deadline - self._loop.time())
+        await bounded(self.link.flush(), flush_timeout, "flushing the link", self._logger)
         await bounded(self.link.aclose(), LINK_CLOSE_TIMEOUT, "closing the link", self._logger)
         self.deadlines.retire()  # a handler that closed its transport still has its deadline
 

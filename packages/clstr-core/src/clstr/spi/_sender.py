@@ -128,7 +128,8 @@ class Sender:
         link, shard = self._engine.link, call.envelope.shard
         body = self._encode(call, link.reply_to(shard, pending.token))
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
-            raise PayloadTooLargeError(len(call.envelope.data), self._engine.max_payload_bytes)
+            size = len(call.envelope.data)  # with large headers, or on a broker that carries less since a reconnect
+            raise PayloadTooLargeError(size, max(0, size - (len(body) - link.max_message_bytes)))
         pending.was_sent = True  # before the link has it: an answer may come from inside of `send`
         try:
             route = link.send(shard, pending.token, body, oneway=call.oneway)
