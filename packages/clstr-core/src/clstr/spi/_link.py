@@ -138,6 +138,15 @@ class Link(ABC):
             NoShardSubscriberError, TransportUnavailableError, OverloadedError: Nothing left this process.
         """
 
+    def misrouted(self, shard: int, route: Route) -> None:  # noqa: B027 -- for links that remember owners
+        """
+        Learn that who is at ``route`` does not own ``shard``: a message is about to be sent again (T16).
+
+        Args:
+            shard: The shard of the message that was refused with `NotOwnerError`.
+            route: Where that message went.
+        """
+
     @abstractmethod
     def reply(self, to: object, body: bytes) -> bool:
         """Send an answer. Never blocks, never raises: ``False`` if it had to be dropped."""

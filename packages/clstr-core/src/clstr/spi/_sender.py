@@ -120,7 +120,10 @@ class Sender:
                 self._send(call, pending)
             except TransportUnavailableError as error:  # the link knows it before it has told us
                 return AskAgain(error, 0.0)
-            return await pending.outcome
+            outcome = await pending.outcome
+            if isinstance(outcome, NotOwnerError):
+                self._engine.link.misrouted(envelope.shard, pending.route)
+            return outcome
         finally:
             self._engine.pending.close(pending)
 
