@@ -8,9 +8,9 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, ClassVar
 
 import pytest
+import redis.asyncio
 
 import clstr
-import redis.asyncio
 from clstr_redis import _frames as frames
 from clstr_redis._names import Names
 from clstr_testing import FaultProxy, Server, TransportSuite, redis_server, valkey_server
@@ -43,7 +43,7 @@ class TestValkey(TransportSuite):
         """Publish as a peer would; an empty body is no frame of ours, and so is nothing at all."""
         message = frames.join(Names("clstr", "stranger").new_inbox(), [frames.request(shard, 1, body)])
         async with redis.asyncio.Redis(host="127.0.0.1", port=self.server.port) as client:
-            for inbox in await client.zrange(f"clstr:{shard}", 0, -1):
+            for inbox in await client.zrange(f"clstr:shard:{shard}", 0, -1):
                 await client.publish(inbox, message)
 
 

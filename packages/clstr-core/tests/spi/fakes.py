@@ -44,6 +44,7 @@ class FakeLink(Link):
         self.replies: list[tuple[object, Answer]] = []
         self.bodies: list[bytes] = []
         self.can_reply = True
+        self.misroutes: list[tuple[int, Route, int]] = []  # with how many messages had been sent by then
 
     async def _do(self, name: str, shards: Sequence[int] = ()) -> None:
         self.calls.append((name, tuple(shards)))
@@ -71,6 +72,9 @@ class FakeLink(Link):
         if self.send_error is not None:
             raise self.send_error
         return self.route
+
+    def misrouted(self, shard: int, route: Route) -> None:
+        self.misroutes.append((shard, route, len(self.sent)))
 
     def reply(self, to: object, body: bytes) -> bool:
         if self.can_reply:

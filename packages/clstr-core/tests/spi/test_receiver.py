@@ -299,6 +299,12 @@ async def test_a_link_that_fails_to_choose_an_address_costs_one_message(open_eng
     assert engine.stats.garbage == 1
 
 
+async def test_answers_that_reached_nobody_are_counted_as_dropped(engine: Engine, link: FakeLink) -> None:
+    link.sink.dropped(2)
+    link.sink.dropped(0)
+    assert engine.stats.dropped_replies == 2
+
+
 async def test_what_the_link_calls_garbage_is_counted(engine: Engine, link: FakeLink) -> None:
     link.sink.garbage("no such frame")
     assert engine.stats.garbage == 1

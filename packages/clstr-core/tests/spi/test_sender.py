@@ -583,6 +583,40 @@ async def test_no_other_refusal_is_rerouted(engine: Engine, link: FakeLink, refu
     assert len(link.sent) == 1
 
 
+@pytest.mark.parametrize("refusal", [NotOwnerError(1), DrainingError(1)])
+async def test_the_link_learns_who_does_not_take_messages_for_a_shard_before_it_is_asked_again(
+    engine: Engine, link: FakeLink, refusal: ClstrError
+) -> None:
+    link.route = "first"
+    request = await begin(engine)
+    assert link.misroutes == []
+    link.route = "second"
+    link.answer(link.sent[0], refusal)
+    await ticks()
+    assert link.misroutes == [(1, "first", 1)]
+    request.cancel()
+
+
+async def test_a_route_that_is_known_after_sending_is_the_one_that_was_wrong(engine: Engine, link: FakeLink) -> None:
+    request = await begin(engine)
+    link.sink.routed(link.sent[0].token, "late")
+    link.answer(link.sent[0], NotOwnerError(1))
+    await ticks()
+    assert link.misroutes == [(1, "late", 1)]
+    request.cancel()
+
+
+@pytest.mark.parametrize("refusal", [OverloadedError("max_queue", 1), NoShardSubscriberError(1)])
+async def test_other_refusals_say_nothing_of_who_owns_a_shard(
+    engine: Engine, link: FakeLink, refusal: ClstrError
+) -> None:
+    request = await begin(engine)
+    link.answer(link.sent[0], refusal)
+    with pytest.raises(type(refusal)):
+        await request
+    assert link.misroutes == []
+
+
 async def test_rerouting_stays_inside_the_deadline(engine: Engine, link: FakeLink, clock: VirtualLoop) -> None:
     request = await begin(engine, timeout=3)
     await asyncio.sleep(2.5)

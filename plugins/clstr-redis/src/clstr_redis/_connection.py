@@ -2,8 +2,8 @@
 One connection to one Redis server, and everything that needs private names of redis-py.
 
 redis-py dials, authenticates and parses (RESP3). Commands go out as they come, many at once, and their replies find
-their callbacks in order; pushed messages come in between. Nothing is ever sent again: a connection ends once, and
-another one takes its place.
+their callbacks in order; messages are pushed in between. Nothing is ever sent again, save a script that the server has
+lost and therefore did not run. A connection ends once, and another one takes its place.
 """
 
 from __future__ import annotations
@@ -12,12 +12,20 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, cast
 
 import redis.exceptions
+from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio.connection import AbstractConnection
 
-Reply = Callable[[Any], None]  # Any: whatever a command answers with, or the error that it answers with
+from clstr.errors import TransportUnavailableError
+from clstr_redis._scripts import Script
+
+Answer = Any  # whatever a command answers with, or the error that it answers with
+Reply = Callable[[Answer], None]
+Command = Sequence[bytes]
+
 _PUSHED = object()
 
 
@@ -27,20 +35,36 @@ class Connection:
 
     Args:
         raw: redis-py's, not yet connected.
-        on_message: Gets the bytes of each message to a channel that is subscribed to. Must not raise.
-        on_lost: Gets the reason, once, when the connection is of no use any more.
+        inbox: The channel that it will subscribe to.
+        patience: Seconds that an answer may take; then the connection is lost.
+        on_message: Gets each message that arrives. Must not raise.
+        on_lost: Called once, when the connection is of no use any more.
+
+    Attributes:
+        inbox: As above.
+        lost: Done with the reason when the connection is of no use any more.
     """
 
     def __init__(
-        self, raw: AbstractConnection, on_message: Callable[[bytes], None], on_lost: Callable[[Exception], None]
+        self,
+        raw: AbstractConnection,
+        *,
+        inbox: bytes,
+        patience: float,
+        on_message: Callable[[bytes], None],
+        on_lost: Callable[[Connection], None],
     ) -> None:
+        # Not hiredis, which redis-py takes where it is installed: it hands pushes over in another way.
+        raw.set_parser(_AsyncRESP3Parser)
         self._raw = raw
+        self._patience = patience
         self._on_message = on_message
         self._on_lost = on_lost
-        self._is_lost = False
         self._replies: deque[Reply] = deque()
-        self._subscribed: dict[bytes, asyncio.Future[None]] = {}
+        self._socket: asyncio.WriteTransport | None = None
         self._reader: asyncio.Task[None] | None = None
+        self.inbox: bytes = inbox
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     async def dial(self) -> None:
         """
@@ -50,62 +74,96 @@ class Connection:
             redis.exceptions.RedisError: The server refuses.
             OSError: It cannot be reached.
         """
-        await self._raw.connect()
-        self._raw._parser.set_pubsub_push_handler(self._pushed)
-        writer = self._raw._writer
-        assert writer is not None
-        self._socket = writer.transport
+        await self._raw.connect()  # type: ignore[no-untyped-call]  # redis-py's
+        parser = cast("_AsyncRESP3Parser", self._raw._parser)  # noqa: SLF001 -- see the module's docstring
+        parser.set_pubsub_push_handler(self._pushed)
+        self._socket = self._transport()
         self._reader = asyncio.get_running_loop().create_task(self._read())
         self._reader.add_done_callback(self._reader_ended)
 
     @property
     def unsent_bytes(self) -> int:
         """What the socket has not taken yet."""
-        return self._socket.get_write_buffer_size()
+        return 0 if self._socket is None else self._socket.get_write_buffer_size()
 
-    def send(self, reply: Reply, *command: bytes) -> None:
-        """Send a command now; ``reply`` gets its answer, or the `redis.exceptions.ResponseError` that it is."""
-        self._replies.append(reply)
-        self._socket.write(b"".join(_encode(command)))
-
-    def send_all(self, commands: Sequence[tuple[Reply, Sequence[bytes]]]) -> None:
-        """Send several commands with one write."""
+    def send(self, commands: Sequence[tuple[Reply, Command]]) -> None:
+        """Send commands with one write. Each reply gets its answer, or the `ResponseError` that it is."""
+        if self._socket is None or self.lost.done():
+            return
         parts: list[bytes] = []
         for reply, command in commands:
             self._replies.append(reply)
             parts += _encode(command)
         self._socket.write(b"".join(parts))
 
-    def call(self, *command: bytes) -> asyncio.Future[Any]:
-        """Send a command now; the future gets its answer, an error included, and never raises."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def script_call(
+        self, reply: Reply, script: Script, keys: Sequence[bytes], *arguments: bytes
+    ) -> tuple[Reply, Command]:
+        """Return what `send` needs to run a script, and to load it and run it if the server has lost it."""
+        command = (b"EVALSHA", script.digest, b"%d" % len(keys), *keys, *arguments)
+        return partial(self._ran, reply, script, command), command
 
-        def resolve(reply: Any) -> None:
-            if not answer.done():
-                answer.set_result(reply)
+    def _ran(self, reply: Reply, script: Script, command: Command, answer: Answer) -> None:
+        if isinstance(answer, redis.exceptions.NoScriptError):  # somebody flushed the scripts; nothing ran
+            self.send([(_ignore, (b"SCRIPT", b"LOAD", script.text)), (reply, command)])
+        else:
+            reply(answer)
 
-        self.send(resolve, *command)
-        return answer
+    async def ask(self, *command: bytes) -> Answer:
+        """
+        Send a command and return its answer.
 
-    def subscribe(self, channel: bytes) -> asyncio.Future[None]:
-        """Subscribe to a channel; the future is done when the server has confirmed it."""
-        confirmed = self._subscribed[channel] = asyncio.get_running_loop().create_future()
-        self._socket.write(b"".join(_encode((b"SUBSCRIBE", channel))))
-        return confirmed
+        Raises:
+            redis.exceptions.ResponseError: The server says no.
+            TransportUnavailableError: The connection is lost; an answer that does not come is its loss.
+        """
+        answer = self._new_answer()
+        self.send([(partial(_resolve, answer), command)])
+        return await self._answered(answer)
+
+    async def run(self, script: Script, keys: Sequence[bytes], *arguments: bytes) -> Answer:
+        """Run a script and return its answer; as `ask` otherwise."""
+        answer = self._new_answer()
+        self.send([self.script_call(partial(_resolve, answer), script, keys, *arguments)])
+        return await self._answered(answer)
+
+    def _new_answer(self) -> asyncio.Future[Answer]:
+        return asyncio.get_running_loop().create_future()
+
+    async def _answered(self, answer: asyncio.Future[Answer]) -> Answer:
+        await asyncio.wait((answer, self.lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            self.lose(TimeoutError(f"the server has not answered for {self._patience:g} s"))
+            raise TransportUnavailableError(f"the connection to Redis is lost: {self.lost.result()}")
+        result = answer.result()
+        if isinstance(result, redis.exceptions.ResponseError):
+            raise result
+        return result
+
+    def lose(self, reason: Exception) -> None:
+        """Give the connection up, for ``reason``; only the first one counts."""
+        if not self.lost.done():
+            self.lost.set_result(reason)
+            self._abort()
+            self._on_lost(self)
 
     async def end(self) -> None:
         """Close the socket; what it has not taken is given up. Never raises."""
-        self._is_lost = True
-        self.abort()
+        if not self.lost.done():
+            self.lost.set_result(ConnectionError("the connection was closed"))
+        self._abort()
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             await asyncio.wait((self._reader,))
 
-    def abort(self) -> None:
-        """Close the socket at once."""
-        writer = self._raw._writer
-        if writer is not None:
-            writer.transport.abort()
+    def _abort(self) -> None:
+        socket = self._socket or self._transport()
+        if socket is not None:
+            socket.abort()
+
+    def _transport(self) -> asyncio.WriteTransport | None:
+        writer = self._raw._writer  # noqa: SLF001 -- see the module's docstring
+        return None if writer is None else writer.transport
 
     async def _read(self) -> None:
         """Hand over replies and messages until the connection ends."""
@@ -114,28 +172,37 @@ class Connection:
                 reply = await self._raw.read_response(disable_decoding=True, timeout=math.inf, push_request=True)
             except redis.exceptions.ResponseError as error:
                 reply = error
-            if reply is not _PUSHED:
-                self._replies.popleft()(reply)
+            if reply is _PUSHED:
+                continue
+            if not self._replies:
+                raise ConnectionError(f"the server said what it was not asked: {str(reply)[:100]}")
+            self._replies.popleft()(reply)
 
     async def _pushed(self, push: list[Any]) -> object:
-        kind, channel, *rest = push
+        kind, *rest = push
         if kind == b"message":
-            self._on_message(rest[0])
-        elif kind == b"subscribe" and channel in self._subscribed:
-            self._subscribed.pop(channel).set_result(None)
+            self._on_message(rest[1])
+        elif kind == b"subscribe":
+            return push  # the answer to a command, although it looks like a message
+        elif kind == b"unsubscribe":
+            raise ConnectionError("the server unsubscribed this peer from its inbox")
         return _PUSHED
 
     def _reader_ended(self, reader: asyncio.Task[None]) -> None:
         error = None if reader.cancelled() else reader.exception()
-        self._lose(error if isinstance(error, Exception) else ConnectionError("the connection was closed"))
-
-    def _lose(self, error: Exception) -> None:
-        if not self._is_lost:
-            self._is_lost = True
-            self._on_lost(error)
+        self.lose(error if isinstance(error, Exception) else ConnectionError("the connection was closed"))
 
 
-def _encode(command: Sequence[bytes]) -> list[bytes]:
+def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
+    if not future.done():
+        future.set_result(answer)
+
+
+def _ignore(_: Answer) -> None:
+    """Take the answer of a command whose failure shows in the next one."""
+
+
+def _encode(command: Command) -> list[bytes]:
     parts = [b"*%d\r\n" % len(command)]
     parts += [b"$%d\r\n%s\r\n" % (len(part), part) for part in command]
     return parts

@@ -1,14 +1,13 @@
-"""From options to an open connection, and errors that say what to do."""
+"""From options to an open connection to the server that takes writes."""
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import logging
-import re
 from collections.abc import Callable
 from typing import Any
 
-import redis.exceptions
 from redis.asyncio.connection import (
     AbstractConnection,
     SSLConnection,
@@ -20,12 +19,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from clstr.errors import AccessDeniedError, AuthenticationError, ClstrError, TransportUnavailableError
+from clstr.errors import ClstrError
 from clstr_redis._connection import Connection
+from clstr_redis._errors import explain
 from clstr_redis._options import Options
-
-OLDEST = (6, 2)
-_REFUSALS = re.compile(r"WRONGPASS|NOAUTH|invalid (username|password)|AUTH", re.IGNORECASE)
+from clstr_redis._server import check_server
 
 
 class Dialer:
@@ -34,19 +32,18 @@ class Dialer:
 
     Args:
         options: Where, and as whom.
-        connect_timeout: Seconds for each attempt.
+        connect_timeout: Seconds for each attempt, sentinels included.
         logger: Where warnings go.
     """
 
     def __init__(self, options: Options, connect_timeout: float, logger: logging.Logger) -> None:
         self._options = options
+        self._connect_timeout = connect_timeout
         self._logger = logger
         self._has_warned = False
-        self._common: dict[str, Any] = {
-            "socket_connect_timeout": connect_timeout,
-            "socket_timeout": None,  # the link has its own heartbeats
-            "retry": Retry(NoBackoff(), 0),  # R1: what may have run is not sent again
-            "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # R3
+        self._common: dict[str, Any] = {  # Any: redis-py's keywords
+            "retry": Retry(NoBackoff(), 0),  # what may have run is not sent again
+            "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # a right less, a round trip less
             "driver_info": None,  # needs no right to CLIENT SETINFO
         }
 
@@ -61,21 +58,27 @@ class Dialer:
         """
         connection: Connection | None = None
         try:
-            connection = new_connection(await self._raw())
-            await connection.dial()
-            _check_server(await connection.call(b"HELLO"))
+            async with asyncio.timeout(self._connect_timeout):
+                connection = new_connection(await self._raw())
+                await connection.dial()
+                check_server(await connection.ask(b"HELLO"))
         except BaseException as error:
             if connection is not None:
                 await connection.end()
             if isinstance(error, Exception):
-                raise explain(error, self._where()) from error
+                raise self.explain(error) from error
             raise
         self._warn_of_plaintext()
         return connection
 
+    def explain(self, error: Exception) -> ClstrError:
+        """Turn what the server says, or what dialling it ended with, into an error that names it."""
+        return explain(error, self._where(), self._options.prefix)
+
     async def _raw(self) -> AbstractConnection:
         options = self._options
-        common = {**self._common, "protocol": 3, "db": options.database, **options.credentials}
+        # No timeout of redis-py's: dialling is bounded as a whole, and afterwards there are heartbeats.
+        common = {**self._common, **options.credentials, "db": options.database, "protocol": 3, "socket_timeout": None}
         if options.scheme == "redis+unix":
             return UnixDomainSocketConnection(path=options.path, **common)
         if options.scheme == "redis+sentinel":
@@ -83,13 +86,16 @@ class Dialer:
             return PlainConnection(host=host, port=port, **common)
         ((host, port),) = options.hosts
         if options.scheme == "rediss":
-            return SSLConnection(host=host, port=port, **options.tls, **common)
+            return SSLConnection(host=host, port=port, **{**common, **options.tls})
         return PlainConnection(host=host, port=port, **common)
 
     async def _ask_sentinels(self) -> tuple[str, int]:
+        """Ask one after the other where the primary is; a dead one must not cost the time of all."""
         options = self._options
-        kwargs = {**self._common, **options.sentinel_credentials}
-        sentinel = Sentinel(list(options.hosts), sentinel_kwargs=kwargs)
+        share = self._connect_timeout / (len(options.hosts) + 1)
+        timeouts = {"socket_connect_timeout": share, "socket_timeout": share}
+        kwargs = {**self._common, **options.sentinel_credentials, **timeouts}
+        sentinel = Sentinel(list(options.hosts), sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # redis-py's
         try:
             found: tuple[str, int] = await sentinel.discover_master(options.path)
         finally:
@@ -100,7 +106,9 @@ class Dialer:
     def _where(self) -> str:
         options = self._options
         hosts = ", ".join(f"{host}:{port}" for host, port in options.hosts)
-        return f"the service {options.path} of {hosts}" if options.scheme == "redis+sentinel" else hosts or options.path
+        if options.scheme == "redis+sentinel":
+            return f"the service {options.path} of {hosts}"
+        return f"the Redis server {hosts or options.path}"
 
     def _warn_of_plaintext(self) -> None:
         exposed = [host for host, _ in self._options.hosts if not is_loopback(host)]
@@ -115,35 +123,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _check_server(hello: Any) -> None:
-    """Raise unless the server of this HELLO can be used."""
-    if isinstance(hello, Exception):
-        raise hello
-    facts = {bytes(name).decode(): value for name, value in hello.items()}
-    mode, role = bytes(facts["mode"]).decode(), bytes(facts["role"]).decode()
-    if mode == "cluster":
-        raise TransportUnavailableError(
-            "this is a node of a Redis Cluster, which clstr-redis does not support: use one primary, with Sentinel if "
-            "it has to fail over"
-        )
-    if role != "master":
-        raise TransportUnavailableError("this is a read-only replica: name the primary, or use redis+sentinel://")
-    version = bytes(facts["version"]).decode()
-    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
-        raise TransportUnavailableError(f"the server has version {version}: Redis 6.2 is the oldest that can be used")
-
-
-def explain(error: Exception, server: str) -> ClstrError:
-    """Turn what redis-py raised, or a command answered, into an error of ours; it never holds credentials."""
-    if isinstance(error, ClstrError):
-        return error
-    text = str(error)
-    if isinstance(error, redis.exceptions.NoPermissionError) or text.startswith("NOPERM"):
-        return AccessDeniedError(f"the user lacks a right at {server}: {text.removeprefix('NOPERM ')}")
-    if isinstance(error, redis.exceptions.AuthenticationError) or _REFUSALS.search(text):
-        return AuthenticationError(f"{server} refused the credentials: {text}")
-    if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
-        text = "it did not answer in time"
-    return TransportUnavailableError(f"{server} cannot be used: {text or type(error).__name__}")

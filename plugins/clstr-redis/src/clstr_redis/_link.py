@@ -1,40 +1,32 @@
-"""The Redis link: leases, one inbox, and a connection that is replaced when it is lost."""
+"""The Redis link: messages out, by the script or straight to an owner's inbox, and messages in."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
-from redis.asyncio.connection import AbstractConnection
+import redis.exceptions
 
-from clstr.errors import (
-    AccessDeniedError,
-    ClstrError,
-    ConnectionLostError,
-    NoShardSubscriberError,
-    OverloadedError,
-    TransportUnavailableError,
-)
+from clstr.errors import ClstrError, ConnectionLostError, NoShardSubscriberError, OverloadedError
 from clstr.spi import Batcher, Link, Route, Sink
 from clstr_redis import _frames as frames
-from clstr_redis._connection import Connection
-from clstr_redis._dialer import Dialer, explain
+from clstr_redis._connection import Answer, Command, Connection, Reply
+from clstr_redis._dialer import Dialer
+from clstr_redis._errors import refusal
+from clstr_redis._leases import Leases
 from clstr_redis._names import Names
 from clstr_redis._options import LEASE_HEARTBEATS
 from clstr_redis._outbox import Item, batches
 from clstr_redis._owners import Owners
-from clstr_redis._scripts import DROP, HOLD, SEND, digest
+from clstr_redis._scripts import SEND
+from clstr_redis._session import Session
 
-MISSED_HEARTBEATS = 3
-KEYS_PER_CALL = 500  # a script that holds thousands of shards must not keep the server from others
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # half of what a stock server lets wait for one subscriber before it cuts it off
 MAX_UNSENT_BYTES = 32 * 1024 * 1024  # more than max_inflight_bytes: what is beyond it waits for a dead socket
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between attempts to connect again
-SEND_DIGEST = digest(SEND).encode()
 
 
 class RedisLink(Link):
@@ -48,279 +40,157 @@ class RedisLink(Link):
         logger: Where it says what happened to the connection.
     """
 
+    max_message_bytes = MAX_MESSAGE_BYTES
     _sink: Sink
 
     def __init__(self, dialer: Dialer, names: Names, heartbeat: float, logger: logging.Logger) -> None:
-        self._dialer = dialer
-        self._names = names
-        self._heartbeat = heartbeat
-        self._patience = heartbeat * MISSED_HEARTBEATS
-        self._lease_ms = b"%d" % max(1, int(heartbeat * LEASE_HEARTBEATS * 1000))
-        self._logger = logger
         self._loop = asyncio.get_running_loop()
-        self._is_open = True
-        self._is_up = False
-        self._inbox = b""
-        self._connection: Connection | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        self._lost: asyncio.Future[None] = self._loop.create_future()  # done when the newest connection is lost
-        self._held: set[int] = set()
-        self._owners = Owners(self._loop.time)
+        self._explain = dialer.explain
+        self._names = names
+        self._logger = logger
+        self._leases = Leases(names, heartbeat * LEASE_HEARTBEATS)
+        self._session = Session(dialer, names, self._leases, heartbeat=heartbeat, receive=self._receive, logger=logger)
+        self._owners = Owners(self._loop.time, heartbeat * LEASE_HEARTBEATS)
         self._out = Batcher[Item](self._loop, self._write)
         self._out_bytes = 0
         self._turn = 0
 
-    # Its life.
-
     async def open(self, sink: Sink) -> None:
         """Connect, and subscribe to the inbox."""
         self._sink = sink
-        await self._connect()
-        self._keeper = self._loop.create_task(self._keep_connected(), context=contextvars.Context())
-
-    async def _connect(self) -> None:
-        self._lost = self._loop.create_future()
-        self._owners.clear()
-        # Messages arrive, and are answered, as soon as one lease is known; it is up when all are.
-        self._connection = connection = await self._dialer.dial(self._new_connection)
-        try:
-            # A new name for each connection: what is sent to an old one reaches nobody, and its sender is told.
-            self._inbox = self._names.new_inbox()
-            await self._until(connection.subscribe(self._inbox))
-            for script in (SEND, HOLD, DROP):
-                await self._call(connection, b"SCRIPT", b"LOAD", script.encode())
-            await self._lease(connection, sorted(self._held))
-        except BaseException:
-            self._connection = None
-            await connection.end()
-            raise
-        self._is_up = True
-
-    def _new_connection(self, raw: AbstractConnection) -> Connection:
-        connection = Connection(raw, self._receive, lambda error: self._down(connection, error))
-        return connection
-
-    def _down(self, connection: Connection, error: Exception) -> None:
-        """The connection is lost: once for each that was in use."""
-        if connection is self._connection:
-            self._connection = None
-            connection.abort()
-            if self._is_up:
-                self._is_up = False
-                self._sink.down(error)
-        if not self._lost.done():
-            self._lost.set_result(None)
-
-    async def _keep_connected(self) -> None:
-        while self._is_open:
-            connection = self._connection
-            if connection is not None:
-                await self._watch(connection)
-                await connection.end()
-            await self._reconnect()
-
-    async def _watch(self, connection: Connection) -> None:
-        """Renew the leases until the connection is lost: it says so, or it answers nothing for three heartbeats."""
-        while not self._lost.done():
-            await asyncio.wait((self._lost,), timeout=self._heartbeat)
-            if self._lost.done():
-                return
-            try:
-                await self._beat(connection)
-            except ClstrError as error:
-                self._down(connection, error)
-
-    async def _beat(self, connection: Connection) -> None:
-        if self._held:
-            await self._lease(connection, sorted(self._held))
-        else:
-            await self._call(connection, b"PING")
-
-    async def _reconnect(self) -> None:
-        pause = FIRST_PAUSE
-        while self._is_open:
-            try:
-                await self._connect()
-            except (ClstrError, OSError) as error:
-                self._logger.warning("Redis is still unreachable: %s", error)
-            else:
-                self._logger.info("connected to Redis again")
-                self._sink.up()
-                return
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+        await self._session.open(sink)
 
     async def flush(self) -> None:
         """Return when the server has read what was sent."""
-        connection = self._connection
+        connection = self._session.connection
         if connection is not None:
             self._out.flush()
-            with contextlib.suppress(ClstrError):
-                await self._call(connection, b"PING")
+            with contextlib.suppress(ClstrError, redis.exceptions.ResponseError):
+                await connection.ask(b"PING")
 
     async def aclose(self) -> None:
         """Close the connection; the leases were let go of before."""
-        self._is_open = False
-        try:
-            if self._keeper is not None:
-                self._keeper.cancel()
-                await asyncio.wait((self._keeper,))
-        finally:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await connection.end()
-
-    async def _call(self, connection: Connection, *command: bytes) -> Any:
-        """
-        Send a command and return its answer.
-
-        Raises:
-            AccessDeniedError: The user lacks the right.
-            TransportUnavailableError: The connection was lost meanwhile, or the server says anything else.
-        """
-        answer = await self._until(connection.call(*command))
-        if isinstance(answer, Exception):
-            raise explain(answer, "the Redis server")
-        return answer
-
-    async def _until(self, answer: asyncio.Future[Any]) -> Any:
-        await asyncio.wait((answer, self._lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
-            raise TransportUnavailableError(f"Redis has not answered for {self._patience:g} s, or the connection is lost")
-        return answer.result()
+        await self._session.aclose()
 
     # Shards.
 
     async def hold(self, shards: Sequence[int]) -> None:
         """Take a lease for each of ``shards``: on return every peer's script sees it."""
-        connection = self._usable()
-        self._held.update(shards)
         try:
-            await self._lease(connection, shards)
-        except BaseException:
-            self._held.difference_update(shards)
-            raise
+            await self._leases.take(self._session.usable(), shards)
+        except redis.exceptions.ResponseError as error:
+            raise self._explain(error) from error
 
     async def drop(self, shards: Sequence[int]) -> None:
-        """Let go of the leases. What was sent before has arrived before the server's answer to this."""
-        self._held.difference_update(shards)
-        connection = self._connection
-        if connection is not None:
-            with contextlib.suppress(ClstrError):
-                await self._on_keys(connection, DROP, shards, self._inbox)
-
-    async def _lease(self, connection: Connection, shards: Sequence[int]) -> None:
-        await self._on_keys(connection, HOLD, shards, self._inbox, self._lease_ms)
-
-    async def _on_keys(self, connection: Connection, script: str, shards: Sequence[int], *arguments: bytes) -> None:
-        for first in range(0, len(shards), KEYS_PER_CALL):
-            keys = [self._names.shard(shard) for shard in shards[first : first + KEYS_PER_CALL]]
-            await self._call(connection, b"EVALSHA", digest(script).encode(), b"%d" % len(keys), *keys, *arguments)
+        """Let go of the leases. What was sent before arrives before the server's answer: on the same connection."""
+        try:
+            await self._leases.drop(self._session.connection, shards)
+        except (ClstrError, redis.exceptions.ResponseError) as error:
+            self._logger.warning("leases end by themselves, because they could not be let go of: %s", error)
 
     # Messages out.
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the owner that is known, or let the script find one."""
-        self._check_room(self._usable(), body)
+        connection = self._session.usable()
+        if self._out_bytes + connection.unsent_bytes + len(body) > MAX_UNSENT_BYTES:
+            raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
         inbox = self._owners.get(shard)
         self._add(Item(frames.request(shard, token, body), inbox, shard, token, oneway))
         return inbox or None
 
     def misrouted(self, shard: int, route: Route) -> None:
         """Forget an owner that is none any more."""
-        self._owners.forget(shard)
+        self._owners.forget(shard, route)
 
     def reply(self, to: object, body: bytes) -> bool:
         """Publish to the inbox of who asked."""
-        connection = self._connection
+        connection = self._session.connection
         if connection is None or connection.unsent_bytes + self._out_bytes > MAX_UNSENT_BYTES:
             return False
         inbox, token = cast("tuple[bytes, int]", to)
         self._add(Item(frames.answer(token, body), inbox))
         return True
 
-    def _usable(self) -> Connection:
-        if self._connection is None or not self._is_up:
-            raise TransportUnavailableError("the connection to Redis is lost; it is being renewed")
-        return self._connection
-
-    def _check_room(self, connection: Connection, body: bytes) -> None:
-        if self._out_bytes + connection.unsent_bytes + len(body) > MAX_UNSENT_BYTES:
-            raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
-
     def _add(self, item: Item) -> None:
         self._out_bytes += len(item.frame)
         self._out.add(item)
 
     def _write(self, items: list[Item]) -> None:
-        """Send what one tick has to say: one message for each peer, one script for each shard whose owner is unknown."""
+        """Send what one tick has to say: a message for each known peer, a script for each other shard."""
         self._out_bytes = 0
-        connection = self._connection
-        if connection is None:  # whoever waits for these was told that the link is down
+        connection = self._session.connection
+        if connection is None:  # whoever waits for requests was told that the link is down
+            self._sink.dropped(sum(item.token is None for item in items))
             return
-        commands: list[tuple[Any, Sequence[bytes]]] = []
-        for batch in batches(items):
-            message = frames.join(self._inbox, [item.frame for item in batch])
-            if inbox := batch[0].inbox:
-                commands.append((partial(self._published, batch), (b"PUBLISH", inbox, message)))
-            else:
-                self._turn += 1
-                key = self._names.shard(batch[0].shard)
-                arguments = (b"1", key, message, b"%d" % self._turn)
-                on_reply = partial(self._resolved, connection, batch, arguments)
-                commands.append((on_reply, (b"EVALSHA", SEND_DIGEST, *arguments)))
-        connection.send_all(commands)
+        connection.send([self._command(connection, batch) for batch in batches(items)])
 
-    def _published(self, batch: list[Item], received: Any) -> None:
+    def _command(self, connection: Connection, batch: list[Item]) -> tuple[Reply, Command]:
+        message = frames.join(connection.inbox, [item.frame for item in batch])
+        if inbox := batch[0].inbox:
+            return partial(self._published, batch), (b"PUBLISH", inbox, message)
+        self._turn += 1
+        key = self._names.shard(batch[0].shard)
+        resolved = partial(self._resolved, batch, self._loop.time())
+        return connection.script_call(resolved, SEND, [key], message, b"%d" % self._turn)
+
+    def _published(self, batch: list[Item], received: Answer) -> None:
         """The server tells how many got a batch that went to one inbox."""
         if isinstance(received, Exception):
-            self._refuse(batch, _refusal(received))
+            self._refused(batch, refusal(received, self._names.prefix))
         elif received == 0:
             self._owners.forget_inbox(batch[0].inbox)
-            for item in batch:  # the script may know another owner
-                if item.token is not None:
-                    self._sink.refused(item.token, NoShardSubscriberError(item.shard), again_after=0.0)
+            self._nobody(batch, again_after=0.0)  # the script may know another owner
         else:
             self._sent(batch, received)
 
-    def _resolved(self, connection: Connection, batch: list[Item], arguments: tuple[bytes, ...], found: Any) -> None:
+    def _resolved(self, batch: list[Item], asked_at: float, found: Answer) -> None:
         """The script tells which inbox it chose, how long its lease is, and how many got the batch."""
         if isinstance(found, Exception):
-            if str(found).startswith("NOSCRIPT"):  # somebody flushed the scripts; nothing ran
-                on_reply = partial(self._resolved, connection, batch, arguments)
-                connection.send(on_reply, b"EVAL", SEND.encode(), *arguments)
-            else:
-                self._refuse(batch, _refusal(found))
+            self._refused(batch, refusal(found, self._names.prefix))
         elif not found:
-            for item in batch:
-                if item.token is not None:
-                    self._sink.refused(item.token, NoShardSubscriberError(item.shard))
+            self._nobody(batch)
         else:
             inbox, left_ms, received = found
-            self._owners.learn(batch[0].shard, inbox, left_ms / 1000)
+            self._owners.learn(batch[0].shard, inbox, asked_at, left_ms / 1000)
             for item in batch:
                 if item.token is not None:
                     self._sink.routed(item.token, inbox)
             self._sent(batch, received)
 
-    def _sent(self, batch: list[Item], received: int) -> None:
-        if received > 1:  # each connection has an inbox of its own: somebody listens who should not
-            self._logger.error("%d receivers got a message for one inbox: who may subscribe to it?", received)
+    def _nobody(self, batch: list[Item], *, again_after: float | None = None) -> None:
+        """Nobody received a batch: what asks is refused, and who waited for an answer is gone."""
         for item in batch:
             if item.token is None:
-                continue
-            if received > 1:
-                message = f"{received} receivers got the message, where there should be one"
-                self._sink.failed(item.token, ConnectionLostError(message, maybe_executed=True))
-            elif item.oneway:
+                self._sink.dropped(1)
+            else:
+                self._sink.refused(item.token, NoShardSubscriberError(item.shard), again_after=again_after)
+
+    def _sent(self, batch: list[Item], received: int) -> None:
+        if received > 1:  # each connection has an inbox of its own
+            self._overheard(batch, received)
+            return
+        for item in batch:
+            if item.oneway and item.token is not None:
                 self._sink.accepted(item.token)
 
-    def _refuse(self, batch: list[Item], error: ClstrError) -> None:
+    def _overheard(self, batch: list[Item], received: int) -> None:
+        """Somebody listens who should not, and may answer too."""
+        self._logger.error("%d receivers got a message for one inbox: who may subscribe to it?", received)
+        message = f"{received} receivers got the message, where there should be one"
         for item in batch:
             if item.token is not None:
-                self._sink.refused(item.token, type(error)(str(error)))
+                self._sink.failed(item.token, ConnectionLostError(message, maybe_executed=True))
+
+    def _refused(self, batch: list[Item], error: ClstrError) -> None:
+        """The server did not publish a batch, or nobody knows."""
+        for item in batch:
+            if item.token is None:
+                self._sink.dropped(1)
             else:
-                self._logger.warning("Redis refused an answer: %s", error)
+                self._sink.failed(item.token, type(error)(str(error), maybe_executed=error.maybe_executed))
+        if any(item.token is None for item in batch):
+            self._logger.warning("Redis refused answers: %s", error)
 
     # Messages in.
 
@@ -337,9 +207,3 @@ class RedisLink(Link):
                     self._sink.answer(token, body)
         except ValueError as error:
             self._sink.garbage(f"a message that is none of ours: {error}")
-
-
-def _refusal(error: Exception) -> ClstrError:
-    """Say why the server did not publish: it certainly did not."""
-    reason = explain(error, "the Redis server")
-    return reason if isinstance(reason, AccessDeniedError) else TransportUnavailableError(str(reason))

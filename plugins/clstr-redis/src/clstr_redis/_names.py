@@ -6,10 +6,10 @@ import re
 import secrets
 
 DEFAULT_PREFIX: str = "clstr"
-"""What keys and channels begin with: ``clstr:7`` has the leases of shard 7, ``clstr:in:...`` are inboxes."""
+"""What keys and channels begin with: ``clstr:shard:7`` has the leases of shard 7, ``clstr:in:...`` are inboxes."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)*", re.ASCII)
-_REST = re.compile(rb"[A-Za-z0-9_.-]{1,128}:[0-9a-f]{16}")
+_REST = re.compile(rb"[A-Za-z0-9_.-]{1,128}:[0-9a-f]{32}")
 _MAX_LENGTH = 128
 
 
@@ -32,16 +32,23 @@ class Names:
     Args:
         prefix: What they begin with.
         peer_id: The peer's id.
+
+    Attributes:
+        prefix: As above.
     """
 
     def __init__(self, prefix: str, peer_id: str) -> None:
-        self._prefix = prefix
+        self.prefix: str = prefix
         self._inboxes = f"{prefix}:in:".encode()
         self._peer_id = peer_id
 
     def new_inbox(self) -> bytes:
-        """Return the name of an inbox that nobody has had before: each connection has one of its own."""
-        return self._inboxes + f"{self._peer_id}:{secrets.token_hex(8)}".encode()
+        """
+        Return the name of an inbox that nobody has had before, and that nobody can guess.
+
+        Each connection has one of its own: what is sent to an old one reaches nobody, and its sender is told.
+        """
+        return self._inboxes + f"{self._peer_id}:{secrets.token_hex(16)}".encode()
 
     def is_inbox(self, name: bytes) -> bool:
         """Tell whether a stranger's ``name`` is an inbox, and nothing else."""
@@ -49,4 +56,4 @@ class Names:
 
     def shard(self, shard: int) -> bytes:
         """Return the key of a shard's leases: a sorted set of inboxes, by the server's time at which they end."""
-        return f"{self._prefix}:{shard}".encode()
+        return f"{self.prefix}:shard:{shard}".encode()

@@ -128,7 +128,9 @@ def _place(url: TransportURL, extra: Mapping[str, Any]) -> dict[str, Any]:
         hosts = tuple((host, port or SENTINEL_PORT) for host, port in url.hosts)
         return {"hosts": hosts, "path": path, "database": database}
     if len(url.hosts) > 1:
-        raise ValueError(f"malformed {url.scheme} URL: one server only; for several with one primary, redis+sentinel://")
+        raise ValueError(
+            f"malformed {url.scheme} URL: one server only; for several with one primary, redis+sentinel://"
+        )
     if path and "db" in extra:
         raise ValueError("the database stands in the path and in db: give it once")
     host, port = url.hosts[0]

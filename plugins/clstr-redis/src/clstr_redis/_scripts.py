@@ -2,13 +2,36 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from hashlib import sha1
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """
+    A script.
+
+    Attributes:
+        text: What the server loads.
+        digest: The name by which it knows it then.
+    """
+
+    text: bytes
+    digest: bytes
+
+    @classmethod
+    def of(cls, text: str) -> Script:
+        """Return the script with this text."""
+        source = text.encode()
+        return cls(source, sha1(source, usedforsecurity=False).hexdigest().encode())
+
 
 _NOW = "local t = redis.call('TIME') local now = t[1] * 1000 + math.floor(t[2] / 1000)"
 
-# KEYS: a shard's leases. ARGV: the message, a number that says whose turn it is. Reads and publishes, writes nothing.
+# KEYS: a shard's leases. ARGV: the message, a number that says whose turn it is. Reads and publishes, writes nothing:
+# an error proves that nothing was published, because a message that somebody received ends it.
 # Returns the inbox that got it, the milliseconds that its lease has left, and how many received it; or nothing.
-SEND = f"""
+SEND = Script.of(f"""
 {_NOW}
 local owners = redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'WITHSCORES')
 local count = #owners / 2
@@ -18,26 +41,24 @@ for i = 0, count - 1 do
   if received > 0 then return {{owners[at + 1], owners[at + 2] - now, received}} end
 end
 return {{}}
-"""
+""")
 
 # KEYS: the leases of some shards. ARGV: an inbox, the milliseconds of a lease. Takes or renews them.
-HOLD = f"""
+# A key lives as long as its longest lease: owners may have leases of different lengths.
+HOLD = Script.of(f"""
 {_NOW}
 for _, key in ipairs(KEYS) do
   redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. now)
   redis.call('ZADD', key, now + ARGV[2], ARGV[1])
-  redis.call('PEXPIRE', key, ARGV[2])
+  if redis.call('PTTL', key) < tonumber(ARGV[2]) then redis.call('PEXPIRE', key, ARGV[2]) end
 end
 return #KEYS
-"""
+""")
 
 # KEYS: the leases of some shards. ARGV: an inbox. Lets go of them.
-DROP = """
+DROP = Script.of("""
 for _, key in ipairs(KEYS) do redis.call('ZREM', key, ARGV[1]) end
 return #KEYS
-"""
+""")
 
-
-def digest(script: str) -> str:
-    """Return the name by which the server knows a script that it has loaded."""
-    return sha1(script.encode(), usedforsecurity=False).hexdigest()
+SCRIPTS = (SEND, HOLD, DROP)

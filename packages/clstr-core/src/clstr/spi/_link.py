@@ -54,6 +54,9 @@ class Sink(Protocol):
     def failed(self, token: int, error: ClstrError) -> None:
         """``token`` ended with ``error``, whose ``maybe_executed`` is the link's to set."""
 
+    def dropped(self, answers: int) -> None:
+        """So many answers that `Link.reply` had taken reached nobody: it learned that only afterwards."""
+
     def lost(self, route: Route) -> None:
         """``route`` is gone: its requests in flight end with `ConnectionLostError`."""
 
@@ -140,11 +143,13 @@ class Link(ABC):
 
     def misrouted(self, shard: int, route: Route) -> None:  # noqa: B027 -- for links that remember owners
         """
-        Learn that who is at ``route`` does not own ``shard``: a message is about to be sent again (T16).
+        Learn that whoever is at ``route`` refused a message, because it does not own ``shard`` or is closing (T16).
+
+        It comes before the message is sent again, if it is.
 
         Args:
-            shard: The shard of the message that was refused with `NotOwnerError`.
-            route: Where that message went.
+            shard: The message's.
+            route: Where it went, as far as the link has told.
         """
 
     @abstractmethod

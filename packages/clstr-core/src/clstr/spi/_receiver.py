@@ -158,6 +158,10 @@ class Receiver:
         """``token`` ended with ``error``."""
         self._engine.pending.resolve(token, error)
 
+    def dropped(self, answers: int) -> None:
+        """So many answers reached nobody."""
+        self._engine.stats.dropped_replies += answers
+
     def lost(self, route: Route) -> None:
         """``route`` is gone."""
         message = "the connection to the peer was lost while the request was in flight"

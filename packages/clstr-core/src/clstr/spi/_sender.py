@@ -15,6 +15,7 @@ from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
 from clstr._wire import PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
+    DrainingError,
     EnvelopeExpiredError,
     NotOwnerError,
     PayloadTooLargeError,
@@ -121,7 +122,7 @@ class Sender:
             except TransportUnavailableError as error:  # the link knows it before it has told us
                 return AskAgain(error, 0.0)
             outcome = await pending.outcome
-            if isinstance(outcome, NotOwnerError):
+            if isinstance(outcome, NotOwnerError | DrainingError):
                 self._engine.link.misrouted(envelope.shard, pending.route)
             return outcome
         finally:

@@ -12,7 +12,7 @@ class Stats:
 
     Attributes:
         late_replies: Replies to requests that had ended: timed out, cancelled, answered before, or never ours.
-        dropped_replies: Replies that the link could not send.
+        dropped_replies: Replies that the link could not send, or that reached nobody.
         garbage: Messages from the wire that could not be read.
         refused: Messages that were refused.
         notify_failures: Notifies that were refused or whose handler failed, after their sender was gone (T12).

@@ -1,0 +1,95 @@
+"""What the server says, turned into errors that say what to do."""
+
+from __future__ import annotations
+
+import re
+
+import redis.exceptions
+
+from clstr.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    ClstrError,
+    ConnectionLostError,
+    TransportUnavailableError,
+)
+
+_COMMAND = re.compile(r"'([^']+)' (?:sub)?command")
+MAX_TEXT = 200  # a server's explanations can fill a page
+
+# How errors begin that prove that a command did nothing. "ERR" may be anything, even a script that was killed halfway.
+_PROOFS = frozenset(
+    {
+        "BUSY",
+        "CLUSTERDOWN",
+        "LOADING",
+        "MASTERDOWN",
+        "MISCONF",
+        "MOVED",
+        "NOPERM",
+        "NOREPLICAS",
+        "NOSCRIPT",
+        "OOM",
+        "READONLY",
+        "WRONGTYPE",
+    }
+)
+
+
+def explain(error: Exception, server: str, prefix: str) -> ClstrError:
+    """
+    Turn what redis-py raised, or a command answered, into an error of ours; it never holds credentials.
+
+    Args:
+        error: What happened.
+        server: What to call the server.
+        prefix: What keys and channels begin with, to say which rights are needed.
+    """
+    if isinstance(error, ClstrError):
+        return error
+    text = " ".join(str(error).split())[:MAX_TEXT]
+    if _code(error) == "NOPERM":
+        return AccessDeniedError(f"the user lacks a right at {server}: {_missing_right(text, prefix)} ({text})")
+    if isinstance(error, redis.exceptions.AuthenticationError):
+        return AuthenticationError(f"{server} refused the credentials: {text}")
+    return TransportUnavailableError(f"{server} cannot be used: {_reason(error, text)}")
+
+
+def refusal(error: Exception, prefix: str) -> ClstrError:
+    """Say why the server has not published a message, and whether that is certain."""
+    reason = explain(error, "the Redis server", prefix)
+    if _code(error) in _PROOFS:
+        reason.maybe_executed = False
+        return reason
+    return ConnectionLostError(f"nobody knows whether the message was sent: {reason}", maybe_executed=True)
+
+
+def _code(error: Exception) -> str:
+    """Return the word that the server's errors begin with; redis-py strips those that it knows."""
+    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    return str(code)
+
+
+def _missing_right(text: str, prefix: str) -> str:
+    if "channel" in text:
+        return f"grant &{prefix}:in:*"
+    if command := _COMMAND.search(text):
+        return f"grant +{command[1].lower()}"
+    return f"grant ~{prefix}:shard:*"
+
+
+def _reason(error: Exception, text: str) -> str:
+    if isinstance(error, TimeoutError | redis.exceptions.TimeoutError):
+        return "it did not answer in time"
+    if "unknown command" in text.lower() and "hello" in text.lower():
+        return "it does not know HELLO: Redis 6.2 is the oldest version that can be used"
+    if text.startswith("DENIED"):
+        return "it is in protected mode, which lets in this machine alone: give it a password, and us too"
+    if isinstance(error, redis.exceptions.ReadOnlyError):
+        return "it is a read-only replica: name the primary, or use redis+sentinel://"
+    code = _code(error)
+    return (
+        text
+        if not code or text.startswith(code) or not isinstance(error, redis.exceptions.RedisError)
+        else f"{code} {text}"
+    )

@@ -1,0 +1,191 @@
+"""The connection that is in use: dialled, watched, and replaced when it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Callable
+
+import redis.exceptions
+from redis.asyncio.connection import AbstractConnection
+
+from clstr.errors import ClstrError, TransportUnavailableError
+from clstr.spi import Sink
+from clstr_redis._connection import Connection
+from clstr_redis._dialer import Dialer
+from clstr_redis._leases import Leases
+from clstr_redis._names import Names
+from clstr_redis._scripts import SCRIPTS
+from clstr_redis._server import check_server
+
+MISSED_HEARTBEATS = 3
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between attempts to connect again
+
+
+class Session:
+    """
+    Keeps one peer connected.
+
+    Args:
+        dialer: Opens connections.
+        names: What inboxes are called.
+        leases: What each connection leases again.
+        heartbeat: Seconds between renewals of the leases.
+        receive: Gets each message that arrives. Must not raise.
+        logger: Where it says what happened to the connection.
+
+    Attributes:
+        connection: The one in use. Messages arrive, and are answered, before it is up: as soon as one lease is known.
+    """
+
+    _sink: Sink
+
+    def __init__(
+        self,
+        dialer: Dialer,
+        names: Names,
+        leases: Leases,
+        *,
+        heartbeat: float,
+        receive: Callable[[bytes], None],
+        logger: logging.Logger,
+    ) -> None:
+        self._dialer = dialer
+        self._names = names
+        self._leases = leases
+        self._heartbeat = heartbeat
+        self._receive = receive
+        self._logger = logger
+        self._is_up = False
+        self._refusal = ""
+        self._keeper: asyncio.Task[None] | None = None
+        self.connection: Connection | None = None
+
+    async def open(self, sink: Sink) -> None:
+        """
+        Connect, and stay connected.
+
+        Raises:
+            ClstrError: The server cannot be used.
+        """
+        self._sink = sink
+        connection = await self._connect()
+        self._keeper = asyncio.get_running_loop().create_task(self._keep(connection), context=contextvars.Context())
+
+    def usable(self) -> Connection:
+        """
+        Return the connection if it is up.
+
+        Raises:
+            TransportUnavailableError: It is being renewed.
+        """
+        if self.connection is None or not self._is_up:
+            raise TransportUnavailableError("the connection to Redis is lost; it is being renewed")
+        return self.connection
+
+    async def aclose(self) -> None:
+        """Close the connection. May be called twice."""
+        try:
+            if self._keeper is not None:
+                self._keeper.cancel()
+                await asyncio.wait((self._keeper,))
+        finally:
+            connection, self.connection = self.connection, None
+            if connection is not None:
+                await connection.end()
+
+    async def _connect(self) -> Connection:
+        connection = await self._dialer.dial(self._new_connection)
+        try:
+            self.connection = connection
+            await self._set_up(connection)
+            if connection.lost.done():
+                raise TransportUnavailableError(f"the connection to Redis is lost: {connection.lost.result()}")
+        except BaseException as error:
+            self.connection = None
+            await connection.end()
+            if isinstance(error, redis.exceptions.ResponseError):
+                raise self._dialer.explain(error) from error
+            raise
+        self._is_up = True
+        return connection
+
+    async def _set_up(self, connection: Connection) -> None:
+        """Subscribe first: a lease sends messages to the inbox."""
+        await connection.ask(b"SUBSCRIBE", connection.inbox)
+        for script in SCRIPTS:
+            await connection.ask(b"SCRIPT", b"LOAD", script.text)
+        await self._renew(connection)
+
+    def _new_connection(self, raw: AbstractConnection) -> Connection:
+        return Connection(
+            raw,
+            inbox=self._names.new_inbox(),
+            patience=self._heartbeat * MISSED_HEARTBEATS,
+            on_message=self._receive,
+            on_lost=self._down,
+        )
+
+    def _down(self, connection: Connection) -> None:
+        if connection is not self.connection:
+            return
+        self.connection = None
+        if self._is_up:
+            self._is_up = False
+            self._sink.down(connection.lost.result())
+
+    async def _keep(self, connection: Connection) -> None:
+        while True:
+            await self._watch(connection)
+            await connection.end()
+            connection = await self._reconnect()
+
+    async def _watch(self, connection: Connection) -> None:
+        """Renew the leases until the connection is lost: it says so, or it is mute for three heartbeats."""
+        while not connection.lost.done():
+            await asyncio.wait((connection.lost,), timeout=self._heartbeat)
+            if not connection.lost.done():
+                await self._beat(connection)
+
+    async def _beat(self, connection: Connection) -> None:
+        """Ask the server whether it still is what it was, and renew the leases."""
+        try:
+            check_server(await connection.ask(b"HELLO"))
+            await self._renew(connection)
+        except redis.exceptions.ResponseError as error:
+            self._complain(error)
+        except ClstrError as error:  # a replica now, or lost: another connection may find the primary
+            connection.lose(error)
+
+    async def _renew(self, connection: Connection) -> None:
+        """Renew the leases. A server that says no (it has no memory left) may say yes at the next heartbeat."""
+        try:
+            await self._leases.renew(connection)
+        except redis.exceptions.ReadOnlyError as error:
+            raise self._dialer.explain(error) from error
+        except redis.exceptions.ResponseError as error:
+            self._complain(error)
+        else:
+            self._refusal = ""
+
+    def _complain(self, error: Exception) -> None:
+        """Say it once, not at every heartbeat."""
+        refusal = str(self._dialer.explain(error))
+        if refusal != self._refusal:
+            self._refusal = refusal
+            self._logger.error("the leases cannot be renewed, and end if that lasts: %s", refusal)
+
+    async def _reconnect(self) -> Connection:
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                connection = await self._connect()
+            except (ClstrError, OSError) as error:
+                self._logger.warning("Redis is still unreachable: %s", error)
+            else:
+                self._logger.info("connected to Redis again")
+                self._sink.up()
+                return connection
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
