@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 from chaos.plan import BROKER_FAULTS, CLIENT_FAULTS, LINK_FAULTS, LOAD_FAULTS, NODE_FAULTS
-from clstr_testing import FaultProxy, Server, nats_server
+from clstr_testing import FaultProxy, Server, nats_server, valkey_server
 
 HEARTBEAT = 0.25  # seconds; the default of 1 would only make runs longer
 RENEWAL = 2.0  # seconds at most between two attempts to connect again
@@ -63,7 +63,7 @@ class _Broker:
     misses: int  # heartbeats that pass until a link that is mute, or a lease that is not renewed, counts as gone
 
 
-BROKERS = {"nats": _Broker(nats_server, "", 3)}
+BROKERS = {"nats": _Broker(nats_server, "", 3), "redis": _Broker(valkey_server, "", 5)}
 TRANSPORTS = (*BROKERS,)
 
 
