@@ -9,7 +9,7 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-with atheris.instrument_imports(include=["clstr", "clstr_memory", "clstr_nats"]):
+with atheris.instrument_imports(include=["clstr", "clstr_nats", "clstr_redis"]):
     from fuzz.targets import TARGETS
 
 if __name__ == "__main__":

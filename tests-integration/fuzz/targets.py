@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import logging
 from collections.abc import Callable, Sequence
 
 from clstr._error_wire import decode_error
@@ -16,7 +17,17 @@ from clstr._url import TransportURL
 from clstr._wire import CODECS, RequestFrame, decode_reply, decode_request, sniff
 from clstr.abc import Subscription
 from clstr.errors import ClstrError, InvalidEnvelopeError, InvalidReplyError
-from clstr.spi import Engine, Link, Route, Sink, pack, unpack
+from clstr.spi import Buffer, Engine, Link, Route, Sink, pack, unpack
+from clstr_nats._dialer import Dialer as NatsDialer
+from clstr_nats._link import FIRST_SID, INBOX_SID, NatsLink
+from clstr_nats._options import Options as NatsOptions
+from clstr_nats._rights import Rights
+from clstr_nats._subjects import Subjects
+from clstr_redis import _frames as redis_frames
+from clstr_redis._dialer import Dialer
+from clstr_redis._link import RedisLink
+from clstr_redis._names import Names
+from clstr_redis._options import Options
 
 SHARD = 1
 TOKEN = 7
@@ -154,4 +165,81 @@ def receiver(data: bytes) -> None:
     assert receiver.ran == healthy + 1, "the next message does not run"
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {each.__name__: each for each in (request, reply, packed, url, receiver)}
+class _Noted:
+    """A sink that takes what a link reads."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def request(self, shard: int, body: Buffer, to: object) -> None:
+        self.calls += 1
+        assert shard >= 0
+        assert bytes(body) is not None
+        assert to is not None
+
+    def answer(self, token: int, body: Buffer, route: Route = None) -> None:
+        self.calls += 1
+        assert token >= 0
+
+    def refused(self, token: int, error: ClstrError, *, again_after: float | None = None) -> None:
+        self.calls += 1
+
+    def garbage(self, why: str) -> None:
+        self.calls += 1
+        assert why
+
+
+@functools.cache
+def _redis() -> tuple[RedisLink, _Noted]:
+    async def make() -> tuple[RedisLink, _Noted]:
+        logger = logging.getLogger("fuzz")
+        dialer = Dialer(Options(scheme="redis", hosts=(("127.0.0.1", 1),)), 1.0, logger)
+        link, noted = RedisLink(dialer, Names("clstr", "peer"), 1.0, logger), _Noted()
+        link._sink = noted  # type: ignore[assignment]  # a part of a sink
+        return link, noted
+
+    return asyncio.run(make())
+
+
+def redis_inbox(data: bytes) -> None:
+    """A message in an inbox is read, or counted as garbage; never silently lost, never an error of the reader."""
+    link, noted = _redis()
+    for message in (data, redis_frames.join(Names("clstr", "other").new_inbox(), [data or b"x"])):
+        before = noted.calls
+        link._receive(message)
+        assert noted.calls > before or _holds_nothing(message), "silently dropped"
+
+
+def _holds_nothing(message: bytes) -> bool:
+    """Tell whether a message has no frame beside its inbox: it asks for nothing."""
+    return len([*unpack(message)]) == 1
+
+
+@functools.cache
+def _nats() -> tuple[NatsLink, _Noted]:
+    async def make() -> tuple[NatsLink, _Noted]:
+        logger, subjects = logging.getLogger("fuzz"), Subjects("clstr", "_INBOX")
+        dialer = NatsDialer(NatsOptions(servers=()), "peer", 1.0, logger)
+        link, noted = NatsLink(dialer, subjects, 1.0, logger), _Noted()
+        link._sink = noted  # type: ignore[assignment]  # a part of a sink
+        link._rights = Rights(subjects, lambda _token, _error: None, logger)
+        return link, noted
+
+    return asyncio.run(make())
+
+
+def nats_messages(data: bytes) -> None:
+    """What the server hands over is for a shard, an answer, or garbage, whatever the subject and the headers say."""
+    link, noted = _nats()
+    subject, _, rest = data.partition(b"\n")
+    headers, _, body = rest.partition(b"\n")
+    inbox = link._subjects.inbox[:-1].encode()
+    for sid, name in ((INBOX_SID, inbox + subject), (INBOX_SID, subject), (FIRST_SID + SHARD, subject)):
+        before = noted.calls
+        link._receive(sid, name, b"reply", headers, body)
+        assert noted.calls == before + 1
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    target.__name__: target for target in (request, reply, packed, url, receiver, redis_inbox, nats_messages)
+}

@@ -93,4 +93,6 @@ class Subjects:
             ValueError: It is none of ours.
         """
         token, _, shard = subject[self._answers_at :].partition(b"_")
+        if not (token.isdigit() and shard.isdigit()):  # `int` reads more than we write
+            raise ValueError("not an address of ours")
         return int(shard), int(token)
