@@ -155,6 +155,7 @@ class Connection:
         if self._reader is not None and not self._reader.done():
             self._reader.cancel()
             await asyncio.wait((self._reader,))
+        await self._raw.disconnect(nowait=True)  # else redis-py warns that somebody forgot it
 
     def _abort(self) -> None:
         socket = self._socket or self._transport()

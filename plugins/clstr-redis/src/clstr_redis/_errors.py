@@ -15,6 +15,8 @@ from clstr.errors import (
 )
 
 _COMMAND = re.compile(r"'([^']+)' (?:sub)?command")
+_DENIED_IN_A_SCRIPT = ("ACL failure in script", "The user executing the script can't")  # by Redis 7, and 6.2
+_IN_SCRIPTS = "+publish +time +zrangebyscore, and to nodes +pexpire +pttl +zadd +zrem +zremrangebyscore"
 MAX_TEXT = 200  # a server's explanations can fill a page
 
 # How errors begin that prove that a command did nothing. "ERR" may be anything, even a script that was killed halfway.
@@ -66,8 +68,10 @@ def refusal(error: Exception, prefix: str) -> ClstrError:
 
 def _code(error: Exception) -> str:
     """Return the word that the server's errors begin with; redis-py strips those that it knows."""
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    return str(code)
+    text = str(error)
+    if any(phrase in text for phrase in _DENIED_IN_A_SCRIPT):
+        return "NOPERM"
+    return str(getattr(error, "status_code", None) or text.partition(" ")[0])
 
 
 def _missing_right(text: str, prefix: str) -> str:
@@ -75,6 +79,8 @@ def _missing_right(text: str, prefix: str) -> str:
         return f"grant &{prefix}:in:*"
     if command := _COMMAND.search(text):
         return f"grant +{command[1].lower()}"
+    if "this command" in text:
+        return f"grant what scripts use, {_IN_SCRIPTS}"
     return f"grant ~{prefix}:shard:*"
 
 
@@ -87,9 +93,5 @@ def _reason(error: Exception, text: str) -> str:
         return "it is in protected mode, which lets in this machine alone: give it a password, and us too"
     if isinstance(error, redis.exceptions.ReadOnlyError):
         return "it is a read-only replica: name the primary, or use redis+sentinel://"
-    code = _code(error)
-    return (
-        text
-        if not code or text.startswith(code) or not isinstance(error, redis.exceptions.RedisError)
-        else f"{code} {text}"
-    )
+    code = getattr(error, "status_code", None)
+    return f"{code} {text}" if code and code != "ERR" else text or type(error).__name__

@@ -44,6 +44,7 @@ return {{}}
 """)
 
 # KEYS: the leases of some shards. ARGV: an inbox, the milliseconds of a lease. Takes or renews them.
+# The removal comes first: a server whose memory is full lets a script go on that has begun to write.
 # A key lives as long as its longest lease: owners may have leases of different lengths.
 HOLD = Script.of(f"""
 {_NOW}

@@ -137,8 +137,10 @@ class Session:
 
     async def _keep(self, connection: Connection) -> None:
         while True:
-            await self._watch(connection)
-            await connection.end()
+            try:
+                await self._watch(connection)
+            finally:
+                await connection.end()
             connection = await self._reconnect()
 
     async def _watch(self, connection: Connection) -> None:

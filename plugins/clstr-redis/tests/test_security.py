@@ -1,0 +1,235 @@
+"""Users, the least rights that nodes and clients need, and TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+import redis.exceptions
+import trustme
+from redis.asyncio import Redis
+
+import clstr
+from clstr import Envelope
+from clstr.errors import AccessDeniedError, AuthenticationError, NoShardSubscriberError, TransportUnavailableError
+from clstr_testing import Server, redis_server, valkey_server
+
+Connect = Callable[..., Awaitable[clstr.Transport]]
+GET = Envelope(shard=7, type="Get")
+
+# What docs/transports/redis.md tells operators to write.
+NODE = (
+    "~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +publish +evalsha +script|load +time +zrangebyscore "
+    "+zadd +zrem +zremrangebyscore +pexpire +pttl"
+)
+CLIENT = "~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +publish +evalsha +script|load +time +zrangebyscore"
+OTHER = "~other:* &other:* +@all"
+SERVERS = {"valkey": valkey_server, "redis": redis_server}
+
+
+def users(*rules: tuple[str, str]) -> str:
+    return "\n".join(f"user {name} on >PLANTED-{name[0]} resetchannels {rule}" for name, rule in rules)
+
+
+async def echo(envelope: Envelope) -> bytes:
+    return envelope.data or b"reply"
+
+
+@pytest.fixture
+async def guarded(kind: str) -> AsyncIterator[Server]:
+    config = users(("node", NODE), ("client", CLIENT), ("other", OTHER)) + "\nuser default off\n"
+    async with SERVERS[kind](config=config) as server:
+        yield server
+
+
+@pytest.fixture
+def as_user(guarded: Server, connect: Connect) -> Callable[..., Awaitable[clstr.Transport]]:
+    async def open_one(user: str, query: str = "") -> clstr.Transport:
+        return await connect(guarded.port, user=f"{user}:PLANTED-{user[0]}", query=query)
+
+    return open_one
+
+
+async def test_the_least_rights_are_enough(as_user: Callable[..., Awaitable[clstr.Transport]]) -> None:
+    node, client = await as_user("node"), await as_user("client")
+    subscription = await node.subscribe([7], echo)
+    assert await client.request(GET) == b"reply"
+    await client.notify(GET)
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(Envelope(shard=8, type="Get"))
+    await subscription.aclose()
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(GET)
+
+
+async def test_a_client_may_not_own_a_shard(as_user: Callable[..., Awaitable[clstr.Transport]]) -> None:
+    client = await as_user("client")
+    async with asyncio.timeout(5):
+        with pytest.raises(AccessDeniedError, match=r"grant .*(zremrangebyscore|clstr:shard:\*)"):
+            await client.subscribe([7], echo)
+
+
+@pytest.mark.parametrize(
+    ("right", "missing"),
+    [
+        ("+subscribe", r"grant \+subscribe"),
+        ("&clstr:in:*", r"grant &clstr:in:\*"),
+        ("+script|load", r"grant \+script"),
+    ],
+)
+async def test_a_right_that_opening_needs_is_named(kind: str, connect: Connect, right: str, missing: str) -> None:
+    async with SERVERS[kind](config=users(("node", NODE.replace(right, "")))) as server:
+        with pytest.raises(AccessDeniedError, match=missing):
+            await connect(server.port, user="node:PLANTED-n")
+
+
+@pytest.mark.parametrize(
+    ("right", "missing"),
+    [
+        ("+evalsha", r"grant \+evalsha"),
+        ("~clstr:shard:*", r"grant ~clstr:shard:\*"),
+        ("+zrangebyscore", r"grant .*\+zrangebyscore"),
+        ("+time", r"grant .*\+time"),
+    ],
+)
+async def test_a_right_that_sending_needs_is_named_and_nothing_has_run(
+    kind: str, connect: Connect, right: str, missing: str
+) -> None:
+    async with SERVERS[kind](config=users(("node", NODE.replace(right, "")))) as server:
+        client = await connect(server.port, user="node:PLANTED-n")
+        async with asyncio.timeout(5):
+            for send in (client.request, client.notify):
+                with pytest.raises(AccessDeniedError, match=missing) as caught:
+                    await send(GET, timeout=60)
+                assert not caught.value.maybe_executed
+
+
+@pytest.mark.parametrize("right", ["+zadd", "+zremrangebyscore", "+pttl", "+pexpire"])
+async def test_a_right_that_holding_needs_is_named(kind: str, connect: Connect, right: str) -> None:
+    async with SERVERS[kind](config=users(("node", NODE.replace(right, "")))) as server:
+        node = await connect(server.port, user="node:PLANTED-n")
+        with pytest.raises(AccessDeniedError, match=rf"grant .*\{right}"):
+            await node.subscribe([7], echo)
+
+
+async def test_another_application_can_neither_listen_nor_send(guarded: Server, connect: Connect) -> None:
+    node = await connect(guarded.port, user="node:PLANTED-n")
+    await node.subscribe([7], echo)
+    async with Redis(host=guarded.host, port=guarded.port, username="other", password="PLANTED-o") as other:
+        (inbox,) = await other.pubsub_channels("clstr:*")
+        pubsub = other.pubsub()
+        await pubsub.subscribe(inbox)
+        with pytest.raises(redis.exceptions.NoPermissionError):
+            await pubsub.get_message(timeout=5)
+        await pubsub.aclose()
+        for command in (
+            ("PUBLISH", inbox, b"x"),
+            ("ZRANGE", "clstr:shard:7", 0, -1),
+            ("ZADD", "clstr:shard:7", 1, "x"),
+        ):
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                await other.execute_command(*command)
+    with pytest.raises(AccessDeniedError, match=r"grant &clstr:in:\*"):
+        await connect(guarded.port, user="other:PLANTED-o")
+
+
+@pytest.mark.parametrize("user", ["client:wrong-password", "nobody:x", ":just-a-password", ""])
+async def test_wrong_credentials_are_refused_and_told_to_nobody(
+    guarded: Server, connect: Connect, user: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    with pytest.raises(AuthenticationError, match="refused the credentials") as caught:
+        await connect(guarded.port, user=user)
+    told = f"{caught.value!r} {caught.value} {caplog.text}"
+    assert not user or user.rpartition(":")[2] not in told or user == "nobody:x"
+
+
+async def test_a_password_is_told_to_nobody(
+    as_user: Callable[..., Awaitable[clstr.Transport]], guarded: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    node = await as_user("node", "?heartbeat=0.1")
+    await node.subscribe([7], echo)
+    await guarded.restart()
+    async with asyncio.timeout(10):
+        while "connected to Redis again" not in caplog.text:  # noqa: ASYNC110 -- a log
+            await asyncio.sleep(0)
+    told = [node, vars(node), *(vars(each) for each in _parts(node))]
+    assert "PLANTED" not in f"{told!r} {caplog.text}"
+
+
+def _parts(node: clstr.Transport) -> list[object]:
+    link = node.link  # type: ignore[attr-defined]  # the engine's
+    return [link, link._session, link._leases]
+
+
+async def test_a_password_alone_is_the_default_user_s(kind: str, connect: Connect) -> None:
+    async with SERVERS[kind]("--requirepass", "PLANTED") as server:
+        transport = await connect(server.port, user=":PLANTED")
+        with pytest.raises(NoShardSubscriberError):
+            await transport.request(GET)
+
+
+# TLS.
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+async def tls_server(kind: str, authority: trustme.CA, tmp_path: Path) -> AsyncIterator[Server]:
+    if kind == "valkey":
+        pytest.skip("the wheel's Valkey is built without TLS")
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    authority.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    files = [f"tls-cert-file {tmp_path}/server.pem", f"tls-key-file {tmp_path}/server.pem"]
+    options = [f"tls-ca-cert-file {tmp_path}/ca.pem", "tls-auth-clients optional"]
+    async with redis_server(tls=True, config="\n".join([*files, *options])) as server:
+        yield server
+
+
+async def test_tls(tls_server: Server, connect: Connect, tmp_path: Path) -> None:
+    node, client = [await connect(tls_server.port, scheme="rediss", query=f"?tls_ca={tmp_path}/ca.pem") for _ in "12"]
+    await node.subscribe([7], echo)
+    assert await client.request(GET) == b"reply"
+    assert await client.request(Envelope(shard=7, type="Get", data=bytes(1_000_000))) == bytes(1_000_000)
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(tls_server: Server, connect: Connect) -> None:
+    with pytest.raises(TransportUnavailableError, match="certificate"):
+        await connect(tls_server.port, scheme="rediss")
+
+
+async def test_a_certificate_for_another_name_is_refused(tls_server: Server, tmp_path: Path) -> None:
+    with pytest.raises(TransportUnavailableError, match="certificate"):
+        await clstr.connect(f"rediss://localhost:{tls_server.port}?tls_ca={tmp_path}/ca.pem")
+
+
+async def test_a_client_s_certificate_can_be_asked_for(tls_server: Server, connect: Connect, tmp_path: Path) -> None:
+    query = f"?tls_ca={tmp_path}/ca.pem&tls_cert={tmp_path}/client.pem&tls_key={tmp_path}/client.pem"
+    admin = Redis(host="127.0.0.1", port=tls_server.port, ssl=True, ssl_ca_certs=f"{tmp_path}/ca.pem")
+    async with admin:
+        await admin.config_set("tls-auth-clients", "yes")
+    transport = await connect(tls_server.port, scheme="rediss", query=query)
+    with pytest.raises(NoShardSubscriberError):
+        await transport.request(GET)
+    with pytest.raises(TransportUnavailableError):
+        await connect(tls_server.port, scheme="rediss", query=f"?tls_ca={tmp_path}/ca.pem")
+
+
+async def test_a_server_without_tls_gets_no_secret(fake_server: object, connect: Connect) -> None:
+    port: int = getattr(fake_server, "port")  # noqa: B009 -- its type is the conftest's own
+    with pytest.raises(TransportUnavailableError):
+        await connect(port, scheme="rediss", user="u:PLANTED", connect_timeout=0.5)
+    assert getattr(fake_server, "said") == []  # noqa: B009
+
+
+async def test_a_server_that_wants_tls_gets_none_and_is_named(tls_server: Server, connect: Connect) -> None:
+    with pytest.raises(TransportUnavailableError, match=f"127.0.0.1:{tls_server.port} cannot be used"):
+        await connect(tls_server.port, connect_timeout=1.0)
