@@ -138,3 +138,18 @@ async def test_coming_and_going_is_logged_once_each(state: LinkState, caplog: py
         "the link is up again",
         "the link is lost for good: connection reset",
     ]
+
+
+async def test_each_change_is_news(state: LinkState) -> None:
+    """Also that a link that is up reaches more."""
+    for change in (state.up, state.up, lambda: state.down(LOST, fatal=False), state.close):
+        waiting = asyncio.ensure_future(state.wait_news(math.inf))
+        await ticks()
+        assert not waiting.done()
+        change()
+        assert await waiting
+
+
+async def test_no_news_is_not_waited_for_beyond_its_time(state: LinkState, clock: VirtualLoop) -> None:
+    assert not await state.wait_news(START + 1)
+    assert clock.time() == START + 1

@@ -288,7 +288,7 @@ async def test_unanswered_bytes_are_bounded_and_nothing_more_is_sent(open_engine
 
 @pytest.mark.parametrize("error", [NoShardSubscriberError(1), TransportUnavailableError("down"), OSError("broken")])
 async def test_what_the_link_raises_reaches_the_caller_and_nothing_is_kept(
-    engine: Engine, link: FakeLink, error: Exception
+    engine: Engine, link: FakeLink, error: Exception, clock: VirtualLoop
 ) -> None:
     link.send_error = error
     for call in (engine.request, engine.notify):
@@ -786,6 +786,66 @@ async def test_a_link_that_knows_it_is_down_before_it_says_so_is_tried_again(eng
     link.answer(link.sent[1], b"reply")
     assert await request == b"reply"
     assert len(link.sent) == 2
+
+
+async def test_what_the_link_has_no_way_for_is_sent_when_it_reaches_more(engine: Engine, link: FakeLink) -> None:
+    """The link is up all the time: it cannot reach those that may own this shard."""
+    link.send_error = TransportUnavailableError("still connecting")
+    request = await begin(engine)
+    link.sink.up()
+    await ticks()
+    assert not request.done()
+    link.send_error = None
+    link.sink.up()
+    await ticks()
+    link.answer(link.sent[-1], b"reply")
+    assert await request == b"reply"
+    assert len(link.sent) == 3
+    assert leftovers(engine) == {}
+
+
+async def test_what_the_link_has_no_way_for_waits_reconnect_wait_at_most(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    link.send_error = TransportUnavailableError("still connecting")
+    for call in (engine.request, engine.notify):
+        start = clock.time()
+        with pytest.raises(TransportUnavailableError, match="still connecting"):
+            await call(message(), timeout=60)
+        assert clock.time() == start + 2
+
+
+async def test_a_way_that_is_lost_while_it_is_waited_for_does_not_prolong_the_wait(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    link.send_error = TransportUnavailableError("still connecting")
+    clock.call_later(1, link.sink.down, OSError("reset"))
+    with pytest.raises(TransportUnavailableError, match="reset"):
+        await engine.request(message(), timeout=60)
+    assert clock.time() == START + 2
+
+
+async def test_what_the_link_has_no_way_for_waits_inside_its_deadline(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    """The second time the link itself is down when the deadline comes."""
+    link.send_error = TransportUnavailableError("still connecting")
+    for goes_down in (False, True):
+        start = clock.time()
+        if goes_down:
+            clock.call_later(0.5, link.sink.down, OSError("reset"))
+        with pytest.raises(RequestTimeoutError) as caught:
+            await engine.request(message(), timeout=1)
+        assert clock.time() == start + 1
+        assert not caught.value.maybe_executed
+
+
+async def test_closing_ends_the_wait_for_a_way(engine: Engine, link: FakeLink) -> None:
+    link.send_error = TransportUnavailableError("still connecting")
+    request = await begin(engine)
+    await engine.aclose()
+    with pytest.raises(TransportClosedError):
+        await request
 
 
 async def test_what_waits_for_the_link_counts_for_the_bounds_and_is_not_lost_again(

@@ -61,7 +61,11 @@ class Sink(Protocol):
         """``route`` is gone: its requests in flight end with `ConnectionLostError`."""
 
     def up(self) -> None:
-        """The link is usable again. It counts as up when `Link.open` has returned."""
+        """
+        The link is usable again, or reaches more than before: what `Link.send` had no way for is tried again.
+
+        It counts as up when `Link.open` has returned.
+        """
 
     def down(self, error: Exception, *, fatal: bool = False) -> None:
         """The link is gone, and every request in flight with it. ``fatal``: it will not come back."""
@@ -138,7 +142,10 @@ class Link(ABC):
         A link that finds the receiver dead raises; it does not call `Sink.lost` from here.
 
         Raises:
-            NoShardSubscriberError, TransportUnavailableError, OverloadedError: Nothing left this process.
+            NoShardSubscriberError, OverloadedError, PayloadTooLargeError: Nothing left this process.
+            TransportUnavailableError: Nothing left, and it is not known whether ``shard`` has an owner: there is no way
+                to those that may. The engine calls again after `Sink.up` or `Sink.down`, for as long as a request waits
+                for a lost link.
         """
 
     def misrouted(self, shard: int, route: Route) -> None:  # noqa: B027 -- for links that remember owners

@@ -17,6 +17,7 @@ class LinkState:
         self._logger = logger
         self._decided = asyncio.Event()  # set while nobody needs to wait: up, lost or closed
         self._ended = asyncio.Event()
+        self._news = asyncio.Event()  # set, and replaced, with each change
         self._cause: Exception | None = None
         self._is_lost = False
         self._is_closed = False
@@ -28,7 +29,8 @@ class LinkState:
             self.up()
 
     def up(self) -> None:
-        """The link is usable."""
+        """The link is usable, or reaches more than before."""
+        self._tell()
         if self._is_lost or self._is_closed or self.is_up:
             return
         if self._cause is not None:
@@ -40,6 +42,7 @@ class LinkState:
         """The link is gone; ``fatal``: for good."""
         if self._is_closed:
             return
+        self._tell()
         self._logger.warning("the link is %s: %s", "lost for good" if fatal else "down", error)
         self.is_up = False
         self._cause = error
@@ -56,6 +59,7 @@ class LinkState:
 
     def close(self) -> None:
         """The link is closed."""
+        self._tell()
         self.is_up = False
         self._is_closed = True
         self._decided.set()
@@ -66,15 +70,23 @@ class LinkState:
         if self._is_lost:
             raise self._error()
 
-    async def wait_up(self, deadline: float) -> bool:
+    def give_up(self) -> float:
+        """Return when a request that begins to wait for the link now waits no longer: loop time."""
+        return self._loop.time() + self._reconnect_wait
+
+    async def wait_up(self, deadline: float, give_up: float | None = None) -> bool:
         """
         Wait until the link is up; return ``False`` if ``deadline``, in loop time, came first.
+
+        Args:
+            deadline: When the caller's time is over.
+            give_up: What `give_up` returned when the waiting began, if not now.
 
         Raises:
             TransportUnavailableError: It is not up after ``reconnect_wait`` seconds, or is lost for good.
             TransportClosedError: It was closed meanwhile.
         """
-        give_up = self._loop.time() + self._reconnect_wait
+        give_up = self.give_up() if give_up is None else give_up
         try:
             async with asyncio.timeout_at(min(deadline, give_up)):
                 while not self._decided.is_set():
@@ -85,6 +97,20 @@ class LinkState:
         if not self.is_up:
             raise self._error()
         return True
+
+    async def wait_news(self, until: float) -> bool:
+        """Wait until the link is up, down, closed, or reaches more; return ``False`` if ``until`` came first."""
+        news = self._news
+        try:
+            async with asyncio.timeout_at(until):
+                await news.wait()
+        except TimeoutError:
+            return news.is_set()
+        return True
+
+    def _tell(self) -> None:
+        self._news.set()
+        self._news = asyncio.Event()
 
     def _error(self) -> TransportUnavailableError | TransportClosedError:
         if self._is_closed and not self._is_lost:

@@ -119,14 +119,37 @@ class Sender:
                 raise RequestTimeoutError(envelope.shard, call.timeout, maybe_executed=False)
             try:
                 self._send(call, pending)
-            except TransportUnavailableError as error:  # the link knows it before it has told us
-                return AskAgain(error, 0.0)
+            except TransportUnavailableError as error:
+                await self._send_later(call, pending, error)
             outcome = await pending.outcome
             if isinstance(outcome, NotOwnerError | DrainingError):
                 self._engine.link.misrouted(envelope.shard, pending.route)
             return outcome
         finally:
             self._engine.pending.close(pending)
+
+    async def _send_later(self, call: _Call, pending: Pending, error: TransportUnavailableError) -> None:
+        """
+        Send what the link had no way for, once it has one: the wait is that for a lost link.
+
+        The link is down and has not told us yet, or it is up, but does not reach whoever may own this shard.
+        """
+        state = self._engine.state
+        give_up = state.give_up()
+        while await state.wait_news(min(call.deadline, give_up)):
+            if not state.is_up and not await state.wait_up(call.deadline, give_up):
+                break
+            try:
+                self._send(call, pending)
+                return
+            except TransportUnavailableError as again:
+                error = again
+        if call.deadline < give_up:
+            raise RequestTimeoutError(call.envelope.shard, call.timeout, maybe_executed=False)
+        try:
+            raise error
+        finally:
+            del error  # it knows this frame: the cycle would keep the payload until it is collected
 
     def _send(self, call: _Call, pending: Pending) -> None:
         link, shard = self._engine.link, call.envelope.shard
