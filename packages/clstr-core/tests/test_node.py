@@ -610,6 +610,60 @@ class TestHandlersWithState:
             assert node.shards == {1, 2}
             held.subscription.error = None
 
+    @pytest.mark.parametrize("released", [False, True], ids=["cancelled", "released again"])
+    async def test_a_release_that_is_cancelled_leaves_its_state_to_the_next_or_to_the_end(
+        self, held: HeldTransport, released: bool
+    ) -> None:
+        done: list[frozenset[int]] = []
+        has_begun, go_on = asyncio.Event(), asyncio.Event()
+
+        class Slow(Stateful):
+            async def release_shards(self, shards: frozenset[int]) -> None:
+                has_begun.set()
+                await go_on.wait()
+                done.append(shards)
+
+        async with Node(held, Slow(held.subscription), shards=[1, 2]) as node:
+            release = asyncio.create_task(node.release([1]))
+            await has_begun.wait()
+            release.cancel()
+            await asyncio.wait({release})
+            assert node.shards == {2}
+            go_on.set()
+            if released:
+                await node.release([1])
+                assert done == [frozenset({1})]
+        assert done[-1] == (frozenset({2}) if released else frozenset({1, 2}))
+
+    async def test_a_release_that_is_cancelled_while_its_messages_end_leaves_its_state_to_the_end(
+        self, held: HeldTransport
+    ) -> None:
+        """The subscription let go all the same, as the engine's does."""
+        handler = Stateful(held.subscription)
+        async with Node(held, handler, shards=[1, 2]) as node:
+            held.subscription.drained.clear()
+            release = asyncio.create_task(node.release([1]))
+            await held.subscription.draining.wait()
+            held.subscription.held.discard(1)
+            release.cancel()
+            await asyncio.wait({release})
+            held.subscription.drained.set()
+            assert node.shards == {2}
+        assert handler.released == [(frozenset({1, 2}), frozenset())]
+
+    async def test_an_end_that_is_cancelled_leaves_the_state_to_the_next_call(self, held: HeldTransport) -> None:
+        handler = Stateful(held.subscription)
+        node = Node(held, handler, shards=[1])
+        await node.__aenter__()
+        held.subscription.drained.clear()
+        closing = asyncio.create_task(node.aclose())
+        await held.subscription.draining.wait()
+        closing.cancel()
+        await asyncio.wait({closing})
+        held.subscription.drained.set()
+        await node.aclose()
+        assert handler.released == [(frozenset({1}), frozenset())]
+
 
 class TestMistakes:
     async def test_what_fails_after_subscribing_leaves_nothing_subscribed(self, held: HeldTransport) -> None:

@@ -42,7 +42,11 @@ class Node:
 
     Args:
         transport: What brings the messages; the node does not close it.
-        handler: Answers an envelope: an async function that returns bytes, or ``None`` for an empty reply.
+        handler: Answers an envelope: an async function that returns bytes, or ``None`` for an empty reply. If it keeps
+            state, as an `ActorHandler` does, it has a method ``async def release_shards(shards)`` too, which the node
+            awaits when the last message for ``shards``, a frozenset, has ended, and before it counts them as released.
+            Who wraps such a handler in a function of his own must forward that; `Router` and middleware need not be
+            told.
         shards: The shards to own, in any order, repetitions allowed; none are to be acquired later. Instead of
             ``nodes``.
         nodes: The ids of every node in the cluster, ``node_id`` among them: the node owns its share of
@@ -92,6 +96,7 @@ class Node:
         self._handler_metrics = None if metrics is None else HandlerMetrics(metrics, self._node_id)
         self._subscription: Subscription | None = None
         self._stopping = asyncio.Event()
+        self._unreleased: set[int] = set()  # shards of which the handler may keep state
         self._is_started = False
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -165,7 +170,10 @@ class Node:
         """
         Stop and drain: on return no message starts, and those that did have ended. May be called twice.
 
-        It waits as long as the transport's ``drain_timeout`` at most, and never for the handler that calls it.
+        It waits as long as the transport's ``drain_timeout`` at most, and never for the handler that calls it. Then it
+        lets a handler that keeps state release that of every shard, those included whose `release` was cancelled. An
+        `ActorHandler` and a `KeyHandler` take as long for that as the slowest ``on_stop`` or ``aclose``, at most 30
+        seconds; what has not ended then is logged, and not waited for.
         """
         self._check_loop()
         self._is_closed = True
@@ -173,8 +181,9 @@ class Node:
         self.ready.clear()
         try:
             if self._subscription is not None:
+                self._unreleased |= self._owned
                 await self._subscription.aclose()
-                await self._release_state(frozenset(self._owned))
+                await self._release(frozenset(self._unreleased))
         finally:
             self._disown()
 
@@ -200,7 +209,8 @@ class Node:
         """
         Give ``shards`` up: on return none of their messages starts here, and those that did have ended.
 
-        Those that the node does not own are left alone.
+        What the handler keeps for them is released then; `aclose` says how long that may take. If this is cancelled
+        before, `aclose` does it, or another `release`. Shards that the node does not own are left alone.
 
         Raises:
             RuntimeError: The node does not run.
@@ -209,12 +219,18 @@ class Node:
             ClstrError: The transport failed.
         """
         subscription, unwanted = self._running(), _check_shards(shards, self._num_shards)
+        self._unreleased |= unwanted & self._owned
         try:
             await subscription.remove(sorted(unwanted))
-            await self._release_state(unwanted)
+            await self._release(unwanted)
         finally:
             self._owned -= unwanted - subscription.shards
             self._count_shards()
+
+    async def _release(self, shards: frozenset[int]) -> None:
+        """Let the handler release its state of ``shards``, which no message uses any more."""
+        await self._release_state(shards)
+        self._unreleased -= shards
 
     # Life.
 
