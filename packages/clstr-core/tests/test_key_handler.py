@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -16,6 +16,7 @@ from clstr._context import Current, current, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._key_handler import KeyHandler
 from clstr._node import Node
+from clstr._stops import STOP_TIMEOUT
 from clstr.abc import Handler, Transport
 from clstr.errors import (
     DrainingError,
@@ -91,6 +92,11 @@ async def guard() -> Any:
     """Nothing here takes time."""
     async with asyncio.timeout(10):
         yield
+
+
+def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
+        runner.run(work)
 
 
 async def settle() -> None:
@@ -427,7 +433,7 @@ async def test_what_closing_raises_is_logged_and_stops_nothing(
     assert await handler(keyed("b")) == b"ok"
     record = caplog.records[0]
     assert (record.name, record.levelname) == ("clstr.key_handler", "ERROR")
-    assert record.getMessage().endswith("Broken failed")
+    assert record.getMessage().endswith("Broken failed, or took longer than 10 s")
     assert record.exc_info is not None
     assert "secret" not in caplog.text
 
@@ -493,8 +499,7 @@ def test_a_handler_that_has_been_idle_for_long_enough_is_closed() -> None:
         assert await handler(keyed("a")) == b"a"
         await handler.aclose()
 
-    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
-        runner.run(run())
+    in_virtual_time(run())
 
 
 def test_by_default_nothing_is_closed_for_being_idle() -> None:
@@ -506,8 +511,7 @@ def test_by_default_nothing_is_closed_for_being_idle() -> None:
         assert maker.log == ["made a"]
         await handler.aclose()
 
-    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
-        runner.run(run())
+    in_virtual_time(run())
 
 
 async def test_the_handlers_of_a_released_shard_are_closed_and_those_in_use_when_they_are_done(maker: Maker) -> None:
@@ -531,6 +535,53 @@ async def test_a_node_that_releases_a_shard_has_closed_its_handlers(transport: T
         await transport.request(keyed("a", 1))
         await node.release([1])
         assert maker.log == ["made a", "closed a"]
+
+
+def test_an_aclose_that_hangs_is_cancelled_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Hanging(Open):
+        async def aclose(self) -> None:
+            await asyncio.Event().wait()
+
+    async def run() -> None:
+        handler = KeyHandler(lambda key: Hanging(key, []))
+        await handler(keyed("a"))
+        before = asyncio.get_running_loop().time()
+        await handler.aclose()
+        assert asyncio.get_running_loop().time() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
+        assert not handler._ending
+
+    in_virtual_time(run())
+    [record] = caplog.records
+    assert record.getMessage().endswith("Hanging failed, or took longer than 10 s")
+
+
+@pytest.mark.parametrize("end", ["aclose", "release"])
+def test_an_aclose_that_ignores_cancellation_is_waited_for_30_seconds(
+    caplog: pytest.LogCaptureFixture, end: str
+) -> None:
+    async def run() -> None:
+        let_go = asyncio.Event()
+
+        class Stubborn(Open):
+            async def aclose(self) -> None:
+                while not let_go.is_set():
+                    try:
+                        await let_go.wait()
+                    except asyncio.CancelledError:
+                        continue
+
+        handler = KeyHandler(lambda key: Stubborn(key, []))
+        await handler(keyed("a"))
+        before = asyncio.get_running_loop().time()
+        await (handler.aclose() if end == "aclose" else handler.release_shards([0]))
+        assert asyncio.get_running_loop().time() - before == pytest.approx(3 * STOP_TIMEOUT, abs=0.01)
+        let_go.set()
+        await asyncio.wait(handler._ending.values())
+
+    in_virtual_time(run())
+    [record] = caplog.records
+    assert (record.name, record.levelname) == ("clstr.key_handler", "ERROR")
+    assert record.getMessage().startswith("1 handlers have not closed within 30 s")
 
 
 async def test_after_aclose_messages_are_refused(run_handler: Run, maker: Maker) -> None:

@@ -16,7 +16,7 @@ class IdleKeys:
         give_up: Gets each such key; it must `remove` it.
     """
 
-    def __init__(self, idle_after: float | None, give_up: Callable[[str], None]) -> None:
+    def __init__(self, idle_after: float | None, give_up: Callable[[str], object]) -> None:
         self._idle_after = idle_after
         self._give_up = give_up
         self._since: dict[str, float] = {}  # loop time, in order

@@ -8,7 +8,7 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import check_seconds
 from clstr._message import type_name
+from clstr._stops import STOP_TIMEOUT, finish
 from clstr.abc import Handler
 from clstr.errors import ClstrError, OverloadedError
 
@@ -67,7 +68,8 @@ class KeyHandler:
     The handler of a key in use is never given up. When ``cache_size`` is reached, the one that has been idle for
     longest makes room: its ``aclose()``, if it has one, sync or async, is called and awaited before the new one is
     made. So it is with one that has been idle for ``idle_after`` seconds, and with those of a shard that the node
-    releases. What it raises is logged. There are never two handlers of one key, not even while one of them closes.
+    releases. What it raises is logged, and after ten seconds it is cancelled. There are never two handlers of one key,
+    not even while one of them closes.
 
     Args:
         create: Called with a key; returns its handler, or an awaitable of it.
@@ -128,19 +130,20 @@ class KeyHandler:
         Close the handlers that are idle, and each in use as soon as it no longer is. May be called twice.
 
         To be called when the node has stopped, so that all are idle: those still in use are not waited for, and
-        messages that come later are refused with `DrainingError`.
+        messages that come later are refused with `DrainingError`. It waits 30 seconds at most: a handler whose
+        ``aclose`` ignores its cancellation is logged.
         """
         self._is_closed = True
         for key in list(self._idle):
             self._evict(key)
-        if self._ending:
-            await asyncio.wait(self._ending.values())
+        await _wait_for(list(self._ending.values()))
 
     async def release_shards(self, shards: Iterable[int]) -> None:
         """
         Close the handlers of ``shards`` that are idle, and each in use as soon as it no longer is.
 
-        Nodes call this when they have drained; those that are still in use then are not waited for.
+        Nodes call this when they have drained; those that are still in use then are not waited for. It waits 30 seconds
+        at most, as `aclose` does.
         """
         released = frozenset(shards)
         concerned = [key for key, entry in self._entries.items() if entry.shard in released]
@@ -148,9 +151,7 @@ class KeyHandler:
             self._entries[key].is_released = True
             if key in self._idle:
                 self._evict(key)
-        endings = [self._ending[key] for key in concerned if key in self._ending]
-        if endings:
-            await asyncio.wait(endings)
+        await _wait_for([self._ending[key] for key in concerned if key in self._ending])
 
     # The way of an entry: start, enter, make, leave; then idle, until it is entered again or evicted.
 
@@ -284,9 +285,15 @@ async def _abandon(making: asyncio.Task[Handler]) -> None:
 
 async def _close(handler: Any) -> None:
     """Call the ``aclose`` of ``handler``, if it has one."""
-    try:
-        closing = handler.aclose() if hasattr(handler, "aclose") else None
-        if inspect.isawaitable(closing):
-            await closing
-    except Exception:
-        _logger.exception("closing a %s failed", type_name(type(handler)))
+    if hasattr(handler, "aclose"):
+        await finish(handler.aclose, f"closing a {type_name(type(handler))}", _logger)
+
+
+async def _wait_for(endings: Collection[asyncio.Task[None]]) -> None:
+    """Wait until ``endings`` are done, or it is clear that something keeps them that no cancellation ends."""
+    if not endings:
+        return
+    _, late = await asyncio.wait(endings, timeout=3 * STOP_TIMEOUT)
+    if late:
+        text = "%d handlers have not closed within %g s: their aclose, or create, ignores its cancellation"
+        _logger.error(text, len(late), 3 * STOP_TIMEOUT)

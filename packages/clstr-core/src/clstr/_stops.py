@@ -1,0 +1,44 @@
+"""Users' work that nobody waits for: it may fail, hang or be cancelled; it is bounded, and logged."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Callable, Collection
+from typing import Any
+
+STOP_TIMEOUT = 10.0  # seconds for each part of a stop: what stores state should take far less
+
+
+async def finish(
+    work: Callable[[], object], what: str, logger: logging.Logger, *, seconds: float = STOP_TIMEOUT
+) -> None:
+    """
+    Call ``work``, sync or async, for so many seconds at most.
+
+    What it raises is logged, a cancellation that it raised by itself included: only one of this task is passed on.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            result = work()
+            if inspect.isawaitable(result):
+                await result
+    except Exception:
+        logger.exception("%s failed, or took longer than %g s", what, seconds)
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        logger.exception("%s cancelled itself", what)
+
+
+async def cancel_all(tasks: Collection[asyncio.Task[Any]], what: str, logger: logging.Logger) -> None:
+    """Cancel ``tasks`` and wait for their ends, for `STOP_TIMEOUT` at most; log how many ignore that."""
+    for task in tasks:
+        task.cancel()
+    if not tasks:
+        return
+    _, stubborn = await asyncio.wait(tasks, timeout=STOP_TIMEOUT)
+    if stubborn:
+        logger.error("%d %s ignore cancellation", len(stubborn), what)
