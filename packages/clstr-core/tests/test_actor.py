@@ -154,8 +154,9 @@ def plain_method(_self: Any, _message: Any, _context: Context) -> bytes:  # Any:
         ("Get", None, async_method, "takes the class of the messages"),
         (Raw, None, async_method, "the type of the reply to Raw is not known"),
         (Raw, bytes, plain_method, "the handler of Raw must be an async function"),
+        (Raw, bytes, Base.get, r"Base\.get takes a Get, which no Raw is"),
     ],
-    ids=["no class", "no reply type", "not async"],
+    ids=["no class", "no reply type", "not async", "another message"],
 )
 def test_a_mistake_in_a_mark_is_named(message: Any, reply: Any, method: Any, text: str) -> None:  # Any: the mistakes
     with pytest.raises(TypeError, match=text):

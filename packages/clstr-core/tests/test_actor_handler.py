@@ -13,13 +13,14 @@ import msgspec
 import pytest
 
 import clstr_testing
-from clstr import _actor_handler
 from clstr._actor import Actor, every, handles
 from clstr._actor_handler import ActorHandler
 from clstr._context import Current, current, is_refusal_of, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._message import Message
+from clstr._paused import Paused
 from clstr._router import Context
+from clstr._stops import STOP_TIMEOUT
 from clstr.errors import (
     CallCycleError,
     ClstrError,
@@ -50,7 +51,7 @@ class World:
         self.events: list[str] = []
         self.made = 0
         self.gates: dict[str, asyncio.Event] = {}
-        self.errors: dict[str, Exception] = {}
+        self.errors: dict[str, BaseException] = {}
         self.restarts = False
         self.live = 0
         self.peak = 0
@@ -107,6 +108,26 @@ class Worker(Actor):
         raise ValueError(message.name)
 
 
+class Asking(Current):
+    """A message whose handler awaits the answer to a request, or does not."""
+
+    __slots__ = ("asks",)
+
+    def __init__(self, envelope: Envelope) -> None:
+        super().__init__(envelope, 0, ())
+        self.asks = True
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.asks
+
+    def time_left(self) -> float:
+        return 60.0
+
+    def lend(self) -> None: ...
+    def reclaim(self) -> None: ...
+
+
 async def ticks(count: int = 12) -> None:
     for _ in range(count):
         await asyncio.sleep(0)
@@ -136,6 +157,20 @@ async def call(handler: ActorHandler, envelope: Envelope) -> bytes | None:
 
 def send(handler: ActorHandler, key: str, name: str = "x", type_: str = "Do", shard: int = 1) -> Answer:
     return asyncio.create_task(call(handler, message(key, name, type_, shard)))
+
+
+def ask(
+    handler: ActorHandler, key: str, name: str, *chain: str, asks: bool = True, type_: str = "Do"
+) -> tuple[Answer, Asking]:
+    """Send a message that came over ``chain``, and whose handler awaits the answer to a request if it ``asks``."""
+    inside = Asking(message(key, name, type_))
+    inside.chain, inside.asks = chain, asks
+
+    async def call() -> bytes | None:
+        set_current(inside)
+        return await handler(inside.envelope)
+
+    return asyncio.create_task(call()), inside
 
 
 async def refused(handling: Handling, handler: ActorHandler, envelope: Envelope, *chain: str) -> ClstrError:
@@ -251,16 +286,52 @@ async def test_an_unknown_type_is_refused_and_the_known_ones_are_named(world: Wo
     error = await refused(handling, handler := ActorHandler(Worker), message("a", type_="Nope"))
     assert isinstance(error, UnknownMessageError)
     assert (error.message_type, error.known) == ("Nope", "Do, Fail")
-    assert world.events == ["start a"]  # a refusal is no error of the actor
-    assert len(handler) == 1
+    assert world.events == []
+    assert len(handler) == 0
+    await handler(message("a"))
+    await refused(handling, handler, message("a", type_="Nope"))
+    assert world.events == ["start a", "a x"]  # nor is a refusal an error of an actor that lives
 
 
 async def test_a_payload_that_does_not_fit_is_refused_by_field(world: World, handling: Handling) -> None:
     envelope = Envelope(shard=1, type="Do", data=b'{"name":7}', headers={KEY_HEADER: "a"})
-    error = await refused(handling, ActorHandler(Worker), envelope)
+    error = await refused(handling, handler := ActorHandler(Worker), envelope)
     assert isinstance(error, InvalidEnvelopeError)
     assert error.field == "data.name"
-    assert world.events == ["start a"]
+    assert (world.events, len(handler)) == ([], 0)
+
+
+async def test_what_is_refused_takes_no_place_and_stops_no_other(world: World, handling: Handling) -> None:
+    handler = ActorHandler(Worker, max_actors=1)
+    await handler(message("a"))
+    await refused(handling, handler, message("b", type_="Nope"))
+    assert world.events == ["start a", "a x"]
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [message("a", type_="Nope"), Envelope(shard=1, type="Do", data=b"{", headers={KEY_HEADER: "a"})],
+    ids=["unknown", "undecodable"],
+)
+async def test_an_actor_that_a_function_made_for_a_refused_message_alone_is_forgotten(
+    world: World, handling: Handling, envelope: Envelope
+) -> None:
+    """Nobody knows the types before there is an actor, but it need not start to say them."""
+    made: list[Worker] = []
+
+    def create(_key: str) -> Worker:
+        made.append(Worker())
+        return made[-1]
+
+    handler = ActorHandler(create, max_actors=1)
+    error = await refused(handling, handler, envelope)
+    assert isinstance(error, (UnknownMessageError, InvalidEnvelopeError))
+    assert (len(made), world.events, len(handler)) == (1, [], 0)
+    assert await handler(message("b")) == b'"x by 1"'  # the place is free
+    await refused(
+        handling, handler, Envelope(shard=1, type=envelope.type, data=envelope.data, headers={KEY_HEADER: "b"})
+    )
+    assert world.events == ["start b", "b x"]
 
 
 # Call chains.
@@ -269,7 +340,7 @@ async def test_a_payload_that_does_not_fit_is_refused_by_field(world: World, han
 async def test_a_chain_that_comes_back_to_a_busy_key_is_refused_and_shown(world: World, handling: Handling) -> None:
     handler = ActorHandler(Worker)
     world.hold("a outer")
-    outer = send(handler, "a", "outer")
+    outer, _ = ask(handler, "a", "outer")
     await ticks()
     error = await refused(handling, handler, message("a"), "Worker:a", "Worker:b")
     assert isinstance(error, CallCycleError)
@@ -286,7 +357,7 @@ async def test_a_chain_that_comes_back_to_an_actor_that_starts_is_refused(
     monkeypatch.setattr(Worker, "reentrant", reentrant)
     handler = ActorHandler(Worker)
     world.hold("start a")
-    outer = send(handler, "a", "outer")
+    outer, _ = ask(handler, "a", "outer")
     await ticks()
     error = await refused(handling, handler, message("a"), "Worker:a", "Worker:b")
     assert isinstance(error, CallCycleError)
@@ -308,7 +379,7 @@ async def test_a_reentrant_actor_runs_at_once_what_comes_back_to_it(
     monkeypatch.setattr(Worker, "reentrant", True)
     handler = ActorHandler(Worker)
     world.hold("a outer")
-    outer, other = send(handler, "a", "outer"), send(handler, "a", "other")
+    (outer, _), other = ask(handler, "a", "outer"), send(handler, "a", "other")
     await ticks()
     with handling(envelope=message("a")) as inside:
         inside.chain = ("Worker:a", "Worker:b")
@@ -316,6 +387,110 @@ async def test_a_reentrant_actor_runs_at_once_what_comes_back_to_it(
     assert world.events == ["start a", "a outer", "a inner"]  # others wait for their turn all the same
     await world.let_go("a outer")
     assert [await outer, await other] == [b'"outer by 1"', b'"other by 1"']
+
+
+async def test_a_chain_that_comes_back_to_a_message_that_waits_for_nothing_waits_for_its_turn(world: World) -> None:
+    """It gave the request up that led here: its end will come."""
+    handler = ActorHandler(Worker)
+    world.hold("a outer")
+    outer, _ = ask(handler, "a", "outer", asks=False)
+    await ticks()
+    inner, _ = ask(handler, "a", "inner", "Worker:a", "Worker:b")
+    await ticks()
+    assert world.events == ["start a", "a outer"]
+    await world.let_go("a outer")
+    assert [await outer, await inner] == [b'"outer by 1"', b'"inner by 1"']
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+async def test_a_cycle_is_seen_whether_the_mailbox_is_full_or_not(
+    world: World, handling: Handling, monkeypatch: pytest.MonkeyPatch, reentrant: bool
+) -> None:
+    monkeypatch.setattr(Worker, "reentrant", reentrant)
+    handler = ActorHandler(Worker, mailbox=1)
+    world.hold("a outer")
+    (outer, _), waiting = ask(handler, "a", "outer"), send(handler, "a", "waiting")
+    await ticks()
+    if reentrant:
+        assert await ask(handler, "a", "inner", "Worker:a")[0] == b'"inner by 1"'
+    else:
+        assert isinstance(await refused(handling, handler, message("a"), "Worker:a"), CallCycleError)
+    await world.let_go("a outer")
+    await asyncio.gather(outer, waiting)
+
+
+async def test_a_turn_ends_with_the_last_message_of_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outer one gave up; nothing from outside, and no stop, comes beside what it led to."""
+    monkeypatch.setattr(Worker, "reentrant", True)
+    handler = ActorHandler(Worker)
+    world.hold("a outer", "a inner")
+    outer, message_ = ask(handler, "a", "outer")
+    await ticks()
+    inner, _ = ask(handler, "a", "inner", "Worker:a", "Worker:b")
+    await ticks()
+    message_.asks = False
+    await world.let_go("a outer")
+    assert await outer == b'"outer by 1"'
+    another = send(handler, "a", "another")
+    await ticks()
+    closing = asyncio.create_task(handler.aclose())
+    await ticks()
+    assert world.events == ["start a", "a outer", "a inner"]
+    await world.let_go("a inner")
+    assert [await inner, await another] == [b'"inner by 1"', b'"another by 1"']
+    await closing
+    assert world.events[3:] == ["a another", "stop a"]
+
+
+async def test_what_a_message_in_the_midst_leads_to_is_in_the_midst_too(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "reentrant", True)
+    handler = ActorHandler(Worker)
+    world.hold("a outer", "a inner")
+    outer, _ = ask(handler, "a", "outer")
+    await ticks()
+    inner, _ = ask(handler, "a", "inner", "Worker:a")
+    await ticks()
+    await world.let_go("a outer")
+    assert await ask(handler, "a", "innermost", "Worker:a", "Worker:a")[0] == b'"innermost by 1"'
+    await world.let_go("a inner")
+    await asyncio.gather(outer, inner)
+    assert len(handler) == 1
+
+
+async def test_errors_of_messages_in_the_midst_reach_on_error_and_the_restart_comes_after_the_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Worker, "reentrant", True)
+    world.restarts = True
+    handler = ActorHandler(Worker)
+    world.hold("a outer")
+    outer, _ = ask(handler, "a", "outer")
+    await ticks()
+    for name in ("first", "second"):  # the second asks for a restart too: one is enough
+        with pytest.raises(ValueError, match=name):
+            await ask(handler, "a", name, "Worker:a", type_="Fail")[0]
+    following = send(handler, "a", "following")
+    await ticks()
+    assert world.events == ["start a", "a outer", "error first", "error second"]
+    await world.let_go("a outer")
+    assert [await outer, await following] == [b'"outer by 1"', b'"following by 2"']
+    assert world.events[4:] == ["stop a", "start a", "a following"]
+
+
+async def test_long_keys_are_told_from_one_another_on_chains(world: World, handling: Handling) -> None:
+    long, other = "k" * 600 + "1", "k" * 600 + "2"
+    handler = ActorHandler(Worker)
+    world.hold(f"{long} outer")
+    outer, inside = ask(handler, long, "outer")
+    await ticks()
+    assert inside.name is not None
+    assert len(inside.name) == 48
+    assert isinstance(await refused(handling, handler, message(long), inside.name), CallCycleError)
+    assert await ask(handler, other, "x", inside.name)[0] == b'"x by 2"'
+    await world.let_go(f"{long} outer")
+    await outer
 
 
 async def test_an_actor_of_another_kind_with_that_key_is_no_cycle(world: World, handling: Handling) -> None:
@@ -337,8 +512,31 @@ async def test_an_actor_s_kind_stands_on_the_chain_of_its_requests(handling: Han
     with handling(envelope=message("a")) as inside:
         await ActorHandler(Worker)(message("a"))
         assert inside.name == "Worker:a"
-        await ActorHandler(lambda key: Worker())(message("a"))
-        assert inside.name == "<lambda>:a"
+        await ActorHandler(Worker, kind="Account")(message("a"))
+        assert inside.name == "Account:a"
+
+
+async def test_the_kind_of_actors_that_a_function_makes_is_known_before_the_first_starts(handling: Handling) -> None:
+    names: list[str | None] = []
+
+    class Curious(Worker):
+        async def on_start(self) -> None:
+            await super().on_start()
+            names.append(inside.name)
+
+    handler = ActorHandler(lambda _key: Curious())
+    for key in "ab":
+        with handling(envelope=message(key)) as inside:
+            await handler(message(key))
+    with handling(envelope=message("c")) as inside:
+        await ActorHandler(lambda _key: Curious(), kind="Account")(message("c"))
+    assert names == ["Curious:a", "Curious:b", "Account:c"]
+
+
+def test_a_kind_s_messages_are_known_if_its_class_is() -> None:
+    assert ActorHandler(Worker).message_types == {"Do", "Fail"}
+    with pytest.raises(TypeError, match="give ActorHandler their class"):
+        _ = ActorHandler(lambda _key: Worker()).message_types
 
 
 # Pausing.
@@ -393,6 +591,81 @@ async def test_a_paused_actor_is_not_idle_and_its_mailbox_is_bounded(handling: H
     assert await handler(message("b")) == b'"x by 2"'
 
 
+async def test_a_step_after_one_that_was_cancelled_pauses_first(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a 1")
+    async with handler.paused("a") as paused:
+        step = asyncio.ensure_future(paused.step())
+        await ticks()
+        step.cancel()
+        await asyncio.wait((step,))
+        sent = [send(handler, "a", str(number)) for number in range(1, 4)]
+        await ticks()
+        assert world.events == ["start a", "a 1"]
+        step = asyncio.ensure_future(paused.step())
+        await ticks()
+        assert world.events == ["start a", "a 1"]  # one at a time
+        await world.let_go("a 1")
+        await step
+        assert world.events == ["start a", "a 1", "a 2"]
+        await ticks()
+        assert world.events == ["start a", "a 1", "a 2"]
+    await asyncio.gather(*sent)
+
+
+async def test_who_waits_to_pause_is_told_of_a_release(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a x")
+
+    async def pause() -> None:
+        async with handler.paused("a"):
+            raise AssertionError("it was released before")
+
+    async def step_again(paused: Paused) -> None:
+        step = asyncio.ensure_future(paused.step())
+        await ticks()
+        step.cancel()
+        await asyncio.wait((step,))
+        sent.append(send(handler, "b"))
+        await ticks()
+        await paused.step()
+
+    sent: list[Answer] = []
+    async with handler.paused("b") as paused:
+        world.hold("b x")
+        sent.append(send(handler, "a"))
+        waiting = [asyncio.ensure_future(step_again(paused)), asyncio.ensure_future(pause())]
+        await ticks(40)
+        release = asyncio.create_task(handler.release_shards([1]))
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [RuntimeError, RuntimeError]
+    assert "it is paused no longer" in str(outcomes[0])
+    assert "the shard of 'a' was released before it could be paused" in str(outcomes[1])
+    await world.let_go("a x", "b x")
+    await asyncio.gather(*sent, release)
+    assert len(handler) == 0
+
+
+async def test_a_release_ends_the_pause_and_nobody_s_turn(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a 0")
+    async with handler.paused("a") as paused:
+        first = send(handler, "a", "0")
+        step = asyncio.ensure_future(paused.step())
+        await ticks()
+        release = asyncio.create_task(handler.release_shards([1]))
+        await ticks()
+        with pytest.raises(RuntimeError, match="it is paused no longer"):
+            await step
+    second = send(handler, "a", "1")
+    await ticks()
+    assert world.events == ["start a", "a 0"]
+    await world.let_go("a 0")
+    await release
+    assert [await first, await second] == [b'"0 by 1"', b'"1 by 2"']
+    assert world.events == ["start a", "a 0", "stop a", "start a", "a 1"]
+
+
 # Failures.
 
 
@@ -414,7 +687,40 @@ async def test_on_error_may_have_the_actor_started_anew_for_the_next_message(wor
     assert world.events == ["start a", "error oh no", "stop a", "start a", "a x"]
     with pytest.raises(ValueError, match="again"):
         await handler(message("a", "again", "Fail"))
+    await ticks()
     assert (len(handler), world.live) == (0, 0)
+
+
+async def test_who_gives_a_failed_message_up_does_not_cancel_the_restart(world: World) -> None:
+    """And no message comes between the failure and the stop."""
+    handler = ActorHandler(Worker)
+    await handler(message("a"))
+    world.restarts = True
+    world.hold("stop a")
+    failing, following = send(handler, "a", "oh no", "Fail"), send(handler, "a", "following")
+    async with asyncio.timeout(5):
+        with pytest.raises(ValueError, match="oh no"):
+            await failing
+    failing.cancel()
+    await ticks()
+    assert world.events[2:] == ["error oh no", "stop a"]
+    await world.let_go("stop a")
+    assert await following == b'"following by 2"'
+    assert world.live == 1
+
+
+async def test_a_closing_handler_waits_for_a_restart_that_is_under_way(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.restarts = True
+    world.hold("stop a")
+    with pytest.raises(ValueError, match="oh no"):
+        await handler(message("a", "oh no", "Fail"))
+    closing = asyncio.create_task(handler.aclose())
+    await ticks()
+    assert not closing.done()
+    await world.let_go("stop a")
+    await closing
+    assert world.events.count("stop a") == 1
 
 
 async def test_a_failed_start_reaches_its_message_and_the_next_one_tries_again(world: World) -> None:
@@ -464,7 +770,7 @@ async def test_a_stop_that_fails_is_logged(world: World, caplog: pytest.LogCaptu
     world.errors["stop a"] = ValueError("disk full")
     await handler.aclose()
     [record] = caplog.records
-    assert (record.name, record.getMessage()) == ("clstr.actor", "stopping a Worker failed, or took too long")
+    assert (record.name, record.getMessage()) == ("clstr.actor", "stopping a Worker failed, or took longer than 10 s")
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "disk full"
     assert len(handler) == 0
@@ -505,6 +811,7 @@ async def test_what_is_no_actor_fails_its_message() -> None:
     ("options", "error", "text"),
     [
         ({"create": 7}, TypeError, "create must be a class of actors, or a function of a key, not 7"),
+        ({"create": dict}, TypeError, "create must be a class of actors, or a function of a key, not <class 'dict'>"),
         ({"idle_after": "1"}, TypeError, "idle_after"),
         ({"idle_after": -1}, ValueError, "idle_after"),
         ({"max_actors": 0}, ValueError, "max_actors must be at least 1, not 0"),
@@ -512,7 +819,16 @@ async def test_what_is_no_actor_fails_its_message() -> None:
         ({"mailbox": 0}, ValueError, "mailbox must be at least 1, not 0"),
         ({"mailbox": True}, TypeError, "mailbox must be an int, not True"),
     ],
-    ids=["create", "idle_after type", "idle_after", "max_actors", "max_actors type", "mailbox", "mailbox type"],
+    ids=[
+        "create",
+        "create class",
+        "idle_after type",
+        "idle_after",
+        "max_actors",
+        "max_actors type",
+        "mailbox",
+        "mailbox type",
+    ],
 )
 def test_a_bad_argument_is_named(options: dict[str, Any], error: type[Exception], text: str) -> None:  # Any: arguments
     with pytest.raises(error, match=text):
@@ -671,17 +987,19 @@ def test_a_stop_that_takes_too_long_is_cancelled_and_logged(world: World, caplog
         world.hold("stop a")
         before = asyncio.get_running_loop().time()
         await handler.aclose()
-        assert asyncio.get_running_loop().time() - before == pytest.approx(_actor_handler.STOP_TIMEOUT, abs=0.01)
+        assert asyncio.get_running_loop().time() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
         assert len(handler) == 0
 
     in_virtual_time(run())
     [record] = caplog.records
     assert (record.name, record.levelno) == ("clstr.actor", logging.ERROR)
-    assert record.getMessage() == "stopping a Worker failed, or took too long"
+    assert record.getMessage() == "stopping a Worker failed, or took longer than 10 s"
 
 
-def test_a_release_waits_until_the_actor_has_really_stopped(world: World) -> None:
-    """Longer than any stop may take: the message that it handles is the transport's to cancel."""
+def test_a_release_waits_for_the_message_that_is_handled_but_not_for_ever(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is the transport's to cancel; one that ignores that is told of, and its actor stops when it ends."""
 
     async def run() -> None:
         handler = ActorHandler(Worker)
@@ -689,13 +1007,141 @@ def test_a_release_waits_until_the_actor_has_really_stopped(world: World) -> Non
         long = send(handler, "a", "long")
         await ticks()
         release = asyncio.ensure_future(handler.release_shards([1]))
-        await asyncio.sleep(60)
+        await asyncio.sleep(3 * STOP_TIMEOUT - 1)
         assert not release.done()
+        assert caplog.records == []
+        await asyncio.sleep(1.1)
+        assert release.done()
+        assert world.events == ["start a", "a long"]
         await world.let_go("a long")
-        await asyncio.gather(long, release)
+        assert await long == b'"long by 1"'
         assert world.events[-1] == "stop a"
+        assert len(handler) == 0
 
     in_virtual_time(run())
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("clstr.actor", logging.ERROR)
+    assert record.getMessage().startswith("1 actors of kind Worker have not stopped within 30 s")
+
+
+@pytest.mark.parametrize("end", ["aclose", "release"])
+def test_periodic_work_that_hangs_is_cancelled_for_the_end(world: World, end: str) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking)
+        await handler(message("a"))
+        world.hold("tick a")
+        await asyncio.sleep(6)
+        before = asyncio.get_running_loop().time()
+        await (handler.aclose() if end == "aclose" else handler.release_shards([1]))
+        assert asyncio.get_running_loop().time() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
+        assert world.events == ["start a", "a x", "tick a", "stop a"]
+        assert len(handler) == 0
+
+    in_virtual_time(run())
+
+
+def test_work_and_a_task_and_a_stop_that_ignore_cancellation_cost_a_bounded_time(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_go: list[asyncio.Event] = []
+
+    async def ignore() -> None:
+        while not let_go[0].is_set():
+            try:
+                await let_go[0].wait()
+            except asyncio.CancelledError:
+                continue
+
+    class Stubborn(Worker):
+        async def on_start(self) -> None:
+            await super().on_start()
+            self.ignoring = self.spawn(ignore())
+
+        async def on_stop(self) -> None:
+            self.world.events.append("stop")
+            await ignore()
+
+    async def run() -> None:
+        let_go.append(asyncio.Event())
+        handler = ActorHandler(Stubborn)
+        await handler(message("a"))
+        before = asyncio.get_running_loop().time()
+        await handler.aclose()
+        assert asyncio.get_running_loop().time() - before == pytest.approx(3 * STOP_TIMEOUT, abs=0.01)
+        assert world.events == ["start a", "a x", "stop"]  # the task ate nothing of its time
+        let_go[0].set()
+        await asyncio.wait(handler._stopping)
+        assert len(handler) == 0
+
+    in_virtual_time(run())
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0].startswith("1 tasks of a ")
+    assert said[0].endswith("Stubborn ignore cancellation")
+    assert said[1].startswith("1 actors of kind Stubborn have not stopped")
+
+
+async def test_a_stop_that_cancels_itself_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    handler = ActorHandler(Worker)
+    await handler(message("a"))
+    world.errors["stop a"] = asyncio.CancelledError()
+    await handler.aclose()
+    [record] = caplog.records
+    assert record.getMessage() == "stopping a Worker cancelled itself"
+    assert len(handler) == 0
+
+
+async def test_what_a_stop_spawns_is_cancelled_after_it() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    class Late(Worker):
+        async def on_stop(self) -> None:
+            tasks.append(self.spawn(asyncio.Event().wait()))  # type: ignore[arg-type]  # what it returns is nothing to us
+            await asyncio.sleep(0)
+
+    handler = ActorHandler(Late)
+    await handler(message("a"))
+    await handler.aclose()
+    assert [task.cancelled() for task in tasks] == [True]
+
+
+async def test_a_closing_program_cancels_a_stop_for_good(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    handler = ActorHandler(Worker)
+    await handler(message("a"))
+    world.hold("stop a")
+    closing = asyncio.create_task(handler.aclose())
+    await ticks()
+    [stop] = handler._stopping
+    stop.cancel()
+    await closing
+    assert stop.cancelled()
+    assert caplog.records == []
+    assert (world.live, len(handler)) == (0, 0)
+
+
+async def test_who_waits_for_room_parks(world: World, handling: Handling) -> None:
+    """What stops may need the slot, to store its state over the same node."""
+    handler = ActorHandler(Worker, max_actors=1)
+    await handler(message("a"))
+    world.hold("stop a")
+    calls: list[str] = []
+
+    class Parking(Asking):
+        def park(self) -> None:
+            calls.append("park")
+
+        def unpark(self) -> None:
+            calls.append("unpark")
+
+    async def call() -> bytes | None:
+        set_current(Parking(message("b")))
+        return await handler(message("b"))
+
+    answer = asyncio.create_task(call())
+    await ticks()
+    assert calls == ["park"]
+    await world.let_go("stop a")
+    assert await answer == b'"x by 2"'
+    assert calls == ["park", "unpark"]
 
 
 def test_a_closed_handler_leaves_no_timer(world: World) -> None:
@@ -802,7 +1248,60 @@ def test_periodic_work_that_fails_is_logged_and_goes_on(world: World, caplog: py
     in_virtual_time(run())
     assert world.events == ["start a", "a x", "tick a", "tick a", "stop a"]
     [record] = caplog.records
-    assert (record.name, record.getMessage()) == ("clstr.actor", "periodic work of a Ticking failed")
+    assert record.getMessage() == "periodic work of a Ticking failed, or took longer than 30 s"
+
+
+def test_periodic_work_that_hangs_is_cancelled_so_that_messages_go_on(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=None)
+        await handler(message("a"))
+        world.hold("tick a")
+        await asyncio.sleep(6)
+        answer = send(handler, "a", "waiting")
+        await asyncio.sleep(28)
+        assert not answer.done()
+        await asyncio.sleep(2)
+        assert await answer == b'"waiting by 1"'
+        world.gates.clear()
+        await asyncio.sleep(5)
+        assert world.events == ["start a", "a x", "tick a", "a waiting", "tick a"]  # it goes on as well
+        await handler.aclose()
+
+    in_virtual_time(run())
+    [record] = caplog.records
+    assert record.getMessage() == "periodic work of a Ticking failed, or took longer than 30 s"
+
+
+def test_periodic_work_that_waits_for_its_turn_when_the_shard_is_released_is_not_done(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=None)
+        await handler(message("a"))
+        world.hold("a long")
+        answer = send(handler, "a", "long")
+        await asyncio.sleep(6)
+        release = asyncio.create_task(handler.release_shards([1]))
+        await asyncio.sleep(6)  # the next one waits behind the stop, which cancels it
+        await world.let_go("a long")
+        await asyncio.gather(answer, release)
+        assert world.events == ["start a", "a x", "a long", "stop a"]
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_virtual_time(run())
+
+
+def test_an_idle_actor_with_periodic_work_has_no_task(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=None)
+        await handler(message("a"))
+        for _ in range(2):
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            await asyncio.sleep(5.5)
+        assert world.events == ["start a", "a x", "tick a", "tick a"]
+        await handler.aclose()
+
+    in_virtual_time(run())
 
 
 def test_periodic_work_does_not_keep_an_idle_actor_alive(world: World) -> None:

@@ -39,6 +39,11 @@ def test_a_message_holds_its_depth_and_chain() -> None:
     assert (message.depth, message.chain) == (2, ("a", "b"))
 
 
+def test_a_message_waits_for_no_answer_unless_its_transport_says_so(handling: Handling) -> None:
+    with handling() as message:
+        assert not message.is_waiting
+
+
 def test_a_message_that_has_ended_is_nobody_s(handling: Handling) -> None:
     with handling() as message:
         message.ended = True
@@ -131,6 +136,11 @@ def test_a_refusal_made_outside_of_handlers_refuses_nothing(handling: Handling) 
     error = refuse(KeyRequiredError())
     with handling() as message:
         assert not is_refusal_of(error, message)
+
+
+def test_outside_of_handlers_a_refusal_is_told_from_other_errors() -> None:
+    assert is_refusal_of(refuse(KeyRequiredError()), None)
+    assert not is_refusal_of(KeyRequiredError(), None)
 
 
 def test_a_task_left_behind_refuses_nothing(handling: Handling) -> None:

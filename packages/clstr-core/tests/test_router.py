@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
 
+from clstr._actor import Actor, handles
+from clstr._actor_handler import ActorHandler
 from clstr._context import Current, is_refusal_of, set_current_node_id
 from clstr._envelope import Envelope
 from clstr._message import Message
@@ -133,6 +136,10 @@ async def async_function(_message: Any, _context: Context) -> bytes:
     return b""
 
 
+async def takes_forget(_message: Forget, _context: Context) -> bytes:
+    return b""
+
+
 def plain_function(_message: Any, _context: Context) -> bytes:
     return b""
 
@@ -144,8 +151,9 @@ def plain_function(_message: Any, _context: Context) -> bytes:
         (Raw, None, async_function, TypeError, "the type of the reply to Raw is not known"),
         (object, bytes, async_function, TypeError, "object"),
         (Raw, bytes, plain_function, TypeError, "the handler of Raw must be an async function"),
+        (Raw, bytes, takes_forget, TypeError, "takes_forget takes a Forget, which no Raw is"),
     ],
-    ids=["no class", "no reply type", "no message", "not async"],
+    ids=["no class", "no reply type", "no message", "not async", "another message"],
 )
 def test_a_mistake_at_registration_is_named(
     message: Any, reply: Any, handler: Any, error: type[Exception], text: str
@@ -154,6 +162,128 @@ def test_a_mistake_at_registration_is_named(
         Router().on(message, reply=reply)(handler)
 
 
+def test_a_parameter_that_may_get_the_message_is_left_alone() -> None:
+    class Local(Raw):
+        pass
+
+    class Speaks(Protocol):
+        id: str
+
+    async def base(message: Raw, _context: Context) -> bytes:
+        return b""
+
+    async def local(message: Local, _context: Context) -> bytes:
+        return b""
+
+    async def union(message: Forget | Raw, _context: Context) -> bytes:
+        return b""
+
+    async def anything(message: object, _context: Context) -> bytes:
+        return b""
+
+    async def protocol(message: Speaks, _context: Context) -> bytes:
+        return b""
+
+    async def unknown(message: NoSuchName, _context: Context) -> bytes:  # type: ignore[name-defined]  # noqa: F821 -- as from a block for type checkers
+        return b""
+
+    async def several(*_: Any) -> bytes:
+        return b""
+
+    async def bare(message, _context):  # type: ignore[no-untyped-def]  # the point
+        return b""
+
+    protocol.__annotations__["message"] = Speaks
+    for handler in (base, local, union, anything, protocol, unknown, several, bare, async_function):
+        Router().on(Local, reply=bytes)(handler)
+
+
 def test_a_type_has_one_function(router: Router) -> None:
     with pytest.raises(ValueError, match="messages of type 'Raw' have a handler already"):
         router.on(Raw, reply=bytes)(async_function)
+
+
+# Several handlers in one router.
+
+
+class Kind:
+    """A handler that knows its types, and that keeps state."""
+
+    def __init__(self, *message_types: str, error: Exception | None = None) -> None:
+        self.message_types = message_types
+        self.error = error
+        self.released: list[frozenset[int]] = []
+
+    async def __call__(self, message: Envelope) -> bytes:
+        return f"{message.type} by {self.message_types[0]}".encode()
+
+    async def release_shards(self, shards: frozenset[int]) -> None:
+        self.released.append(shards)
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+
+
+class Account(Actor):
+    @handles(GetUser)
+    async def get(self, message: GetUser, _context: Context) -> User:
+        return User(f"{self.key} {message.id}")
+
+
+async def test_an_included_handler_answers_the_messages_that_it_knows(router: Router, handling: Handling) -> None:
+    router.include(Kind("A", "B"))
+    outer = Router()
+    outer.include(router)
+    for each in (router, outer):
+        assert await each(envelope("B")) == b"B by A"
+        assert await each(envelope("Raw")) == b"7"
+        assert each.message_types == {"A", "B", "Forget", "GetUser", "Raw"}
+        with handling(envelope=envelope("Nope")), pytest.raises(UnknownMessageError) as caught:
+            await each(envelope("Nope"))
+        assert caught.value.known == "A, B, Forget, GetUser, Raw"
+
+
+async def test_actors_of_several_kinds_share_a_router() -> None:
+    router = Router()
+    router.include(ActorHandler(Account))
+    router.include(Kind("Audit"))
+    keyed = envelope("GetUser", headers={"x-clstr-key": "ada"})
+    assert await router(keyed) == b'{"id":"ada 7"}'
+    assert await router(envelope("Audit")) == b"Audit by Audit"
+
+
+def test_a_type_belongs_to_one_of_them(router: Router) -> None:
+    with pytest.raises(ValueError, match="messages of type 'Raw' have a handler already"):
+        router.include(Kind("A", "Raw"))
+    assert "A" not in router.message_types
+    router.include(Kind("A"))
+    with pytest.raises(ValueError, match="messages of type 'A' have a handler already"):
+        router.include(Kind("A"))
+    with pytest.raises(TypeError, match="give ActorHandler their class"):
+        router.include(ActorHandler(lambda _key: Account()))
+
+
+async def test_a_release_is_told_to_the_fallback_and_to_all_that_are_included(router: Router) -> None:
+    kinds = [Kind("A"), Kind("B"), Kind("fallback")]
+    await router.release_shards([1])  # nobody to tell
+    for kind in kinds[:2]:
+        router.include(kind)
+    router.fallback(kinds[2])
+    outer = Router()
+    outer.include(router)
+    await outer.release_shards([1, 2])
+    assert [kind.released for kind in kinds] == [[frozenset({1, 2})]] * 3
+
+
+async def test_one_that_fails_to_release_keeps_no_other_from_it() -> None:
+    kinds = [Kind("A", error=ValueError("a")), Kind("B"), Kind("C", error=KeyError("c"))]
+    router = Router()
+    for kind in kinds[:2]:
+        router.include(kind)
+    with pytest.raises(ValueError, match="a"):
+        await router.release_shards([1])
+    router.include(kinds[2])
+    with pytest.raises(ExceptionGroup) as caught:
+        await router.release_shards([1])
+    assert [str(error) for error in caught.value.exceptions] == ["a", "'c'"]
+    assert [len(kind.released) for kind in kinds] == [2, 2, 1]

@@ -177,6 +177,46 @@ async def test_who_gives_up_unparks_its_message() -> None:
     assert message.calls == ["lend", "reclaim"]
 
 
+async def test_a_place_is_taken_when_it_is_claimed_and_one_may_claim_the_first() -> None:
+    turns = Turns()
+    assert await turns.wait(turns.claim())
+    second, first = turns.claim(), turns.claim(first=True)
+    assert turns.waiting == 2
+    turns.end()
+    assert (first.done(), second.done()) == (True, False)
+    assert await turns.wait(first)
+    turns.end()
+    assert await turns.wait(second)
+    turns.end()
+    assert turns.try_take()
+
+
+async def test_who_was_given_the_turn_before_it_waits_does_not_park() -> None:
+    turns, message = Turns(), Parking()
+    set_current(message)
+    place = turns.claim()
+    assert turns.is_taken
+    assert await turns.wait(place)
+    assert message.calls == []
+
+
+@pytest.mark.parametrize("is_away", [False, True])
+async def test_who_lets_one_go_ahead_is_told_whether_it_has_the_turn_again(is_away: bool) -> None:
+    turns = Turns()
+    assert turns.try_take()
+    other = asyncio.ensure_future(turns.take())
+    await asyncio.sleep(0)
+    step = asyncio.ensure_future(turns.let_one())
+    await ticks()
+    assert (other.done(), step.done()) == (True, False)
+    if is_away:
+        turns.send_away()
+    else:
+        turns.end()
+    assert await step is not is_away
+    assert turns.is_taken
+
+
 async def test_who_waits_can_be_sent_away_and_whose_turn_it_is_keeps_it() -> None:
     turns = Turns()
     assert turns.try_take()

@@ -89,6 +89,47 @@ async def test_what_it_raises_arrives_as_it_is() -> None:
         assert await account.request(Add(1)) == 1
 
 
+async def test_a_function_may_make_it() -> None:
+    made: list[str] = []
+
+    async def create(key: str) -> Account:
+        made.append(key)
+        return Account()
+
+    for factory in (create, lambda _key: Account()):
+        async with actor(factory, key="ada") as account:
+            assert await account.request(Add(2)) == 2
+    assert made == ["ada"]
+
+
+class Unknown(msgspec.Struct, clstr.Message[int]):
+    pass
+
+
+async def test_a_refusal_is_no_error_of_the_actor() -> None:
+    errors: list[Exception] = []
+
+    class Restarting(Account):
+        def on_error(self, error: Exception) -> bool:
+            errors.append(error)
+            return True
+
+        @clstr.handles(Unknown)
+        async def refuse_it(self, _message: Unknown, _context: clstr.Context) -> int:
+            raise clstr.refuse(clstr.UnknownMessageError("Unknown", ""))
+
+    async with actor(Restarting) as account:
+        await account.request(Add(2))
+        with pytest.raises(clstr.UnknownMessageError):
+            await account.request(Unknown())
+        assert await account.request(Add(1)) == 3
+        assert errors == []
+        with pytest.raises(ValueError, match="no debts"):
+            await account.request(Add(-1))
+        assert await account.request(Add(1)) == 1  # started anew
+    assert [type(error) for error in errors] == [ValueError]
+
+
 def test_its_time_is_the_loops() -> None:
     async def drive() -> None:
         async with actor(Account, idle_after=3600) as account:

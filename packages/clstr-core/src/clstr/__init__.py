@@ -8,7 +8,6 @@ from clstr._actor import Actor as Actor
 from clstr._actor import every as every
 from clstr._actor import handles as handles
 from clstr._actor_handler import ActorHandler as ActorHandler
-from clstr._actor_handler import Paused as Paused
 from clstr._client import Client as Client
 from clstr._connect import connect as connect
 from clstr._context import refuse as refuse
@@ -24,6 +23,7 @@ from clstr._metrics import Metrics as Metrics
 from clstr._middleware import Middleware as Middleware
 from clstr._node import Node as Node
 from clstr._node_info import NodeInfo as NodeInfo
+from clstr._paused import Paused as Paused
 from clstr._request import Request as Request
 from clstr._router import Context as Context
 from clstr._router import Router as Router

@@ -13,13 +13,13 @@ from typing import Any, ClassVar, TypeVar, overload
 from clstr._context import set_current
 from clstr._message import Message, message_type, type_name
 from clstr._router import Context, Route, checked_route
+from clstr._stops import cancel_all
 from clstr.errors import OverloadedError
 
 R = TypeVar("R")
 Method = Callable[[Any, Any, Context], Awaitable[R]]
 _logger = logging.getLogger("clstr.actor")
 MAX_TASKS = 32
-_PERIODIC = "clstr-periodic"  # the name of tasks that do not count
 
 
 class Actor:
@@ -64,7 +64,11 @@ class Actor:
         """Load the state. What it raises fails the message that it was started for, and the actor is forgotten."""
 
     async def on_stop(self) -> None:
-        """Store the state: the actor was idle, makes room, or its shard is released. What it raises is logged."""
+        """
+        Store the state: the actor was idle, makes room, is to be restarted, or its shard is released.
+
+        What it raises is logged; after ten seconds it is cancelled. What it spawns is cancelled when it has returned.
+        """
 
     def on_error(self, error: Exception) -> bool:  # noqa: ARG002 -- for those who override it
         """Tell whether the actor is to be stopped, and started anew for the next message, because ``error`` escaped."""
@@ -77,19 +81,12 @@ class Actor:
         Raises:
             OverloadedError: ``max_tasks`` run.
         """
-        if sum(task.get_name() != _PERIODIC for task in self._tasks()) >= self.max_tasks:
+        if len(self._tasks()) >= self.max_tasks:
             work.close()
             raise OverloadedError("max_tasks", self.max_tasks)
-        return self._run(work)
-
-    def repeat(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run ``work``, which is periodic, as `spawn` does; it does not count as one of ``max_tasks``."""
-        _ = self._run(work, name=_PERIODIC)
-
-    def _run(self, work: Coroutine[Any, Any, None], *, name: str | None = None) -> asyncio.Task[None]:
         context = contextvars.copy_context()
         context.run(set_current, None)  # it outlives the message that it was spawned for
-        task = asyncio.get_running_loop().create_task(work, name=name, context=context)
+        task = asyncio.get_running_loop().create_task(work, context=context)
         self._tasks().add(task)
         task.add_done_callback(self._ended)
         return task
@@ -104,12 +101,9 @@ class Actor:
             _logger.error("a task of a %s failed", type_name(type(self)), exc_info=task.exception())
 
     async def cancel_tasks(self) -> None:
-        """Cancel what was spawned, and wait for its end. Called before `on_stop`."""
+        """Cancel what was spawned, and wait ten seconds at most for its end. Called before `on_stop`, and after it."""
         tasks = [task for task in self.__dict__.get("_clstr_tasks", ()) if task is not asyncio.current_task()]
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await cancel_all(tasks, f"tasks of a {type_name(type(self))}", _logger)
 
 
 @overload
@@ -125,9 +119,10 @@ def handles(message: type[Any], *, reply: Any = None) -> Any:
         reply: The type of the replies, if the class names none; ``bytes`` is sent as it is.
 
     Raises:
-        TypeError: The class cannot be decoded, the type of its reply is not known, or the method is not async.
+        TypeError: The class cannot be decoded, the type of its reply is not known, or the method is not async or takes
+            messages of another class.
     """
-    route_for = checked_route(message, reply)
+    route_for = checked_route(message, reply, position=1)
 
     def mark(method: Any) -> Any:
         method.clstr_route = (message_type(message), route_for(method))
@@ -140,7 +135,8 @@ def every(seconds: float) -> Callable[[Callable[[Any], Awaitable[None]]], Callab
     """
     Return a decorator that runs an async method of an `Actor` every so many seconds, in a turn of its own.
 
-    What it raises is logged. It does not keep an idle actor alive.
+    The seconds are counted from the end of one run. What it raises is logged; after 30 seconds it is cancelled, so that
+    messages go on. It does not keep an idle actor alive.
 
     Raises:
         TypeError: The method is not async.

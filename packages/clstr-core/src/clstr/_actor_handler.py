@@ -6,76 +6,28 @@ import asyncio
 import contextvars
 import inspect
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 from clstr._actor import Actor
+from clstr._cell import Cell
+from clstr._chain import chain_name
 from clstr._context import current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import check_seconds
-from clstr._message import type_name
-from clstr._turns import Turns
-from clstr.errors import (
-    CallCycleError,
-    DrainingError,
-    OverloadedError,
-    UnknownMessageError,
-)
+from clstr._paused import Paused
+from clstr._router import Route, unknown_message
+from clstr._stops import STOP_TIMEOUT
+from clstr._turns import Place
+from clstr.errors import CallCycleError, DrainingError, OverloadedError
 
 _logger = logging.getLogger("clstr.actor")
 IDLE_AFTER = 300.0
 MAILBOX = 256
-STOP_TIMEOUT = 10.0
-
-
-class _Cell:
-    """
-    The place of one key's actor.
-
-    Attributes:
-        actor: The actor, while there is one.
-        shard: The shard of its key, once a message has told it.
-        stops: Stops under way.
-        turns: Whose turn it is: a message's, periodic work's, or the stop's.
-        users: Messages that use it or wait for it.
-    """
-
-    __slots__ = ("actor", "shard", "stops", "turns", "users")
-
-    def __init__(self) -> None:
-        self.actor: Actor | None = None
-        self.shard: int | None = None
-        self.stops = 0
-        self.turns = Turns()
-        self.users = 0
-
-
-class Paused:
-    """An actor that is kept from its messages, see `ActorHandler.paused`."""
-
-    def __init__(self, turns: Turns) -> None:
-        self._turns = turns
-        self._has_turn = True
-
-    @property
-    def waiting(self) -> int:
-        """How many messages wait, periodic work included."""
-        return self._turns.waiting
-
-    async def step(self) -> None:
-        """Let the next message be handled, and wait for its end; if none waits, wait for one."""
-        self._has_turn = False  # if this is cancelled the turn is somebody else's
-        await self._turns.let_one()
-        self._has_turn = True
-
-    def end(self) -> None:
-        """Let messages be handled again."""
-        if self._has_turn:
-            self._has_turn = False
-            self._turns.end()
+Call = tuple[Route, Any]  # the method for a message, and the message, decoded
 
 
 class ActorHandler:
@@ -83,7 +35,9 @@ class ActorHandler:
     A handler that gives each key an actor of its own. The reference's ``NewActorHandler``.
 
     An actor owns no task: its messages run in their own, and take the key's turn in order of arrival. Who waits for a
-    turn lends its slot. An exception is its message's affair and leaves the actor alive, see `Actor.on_error`.
+    turn lends its slot, and has not run: if its time is over, or its shard is released, it is refused. That is true
+    only if nothing was done before this handler was called, so let the node call it, or a `Router` that includes it.
+    An exception is its message's affair and leaves the actor alive, see `Actor.on_error`.
 
     An actor is stopped when it has been idle for ``idle_after`` seconds, when another needs its place, when its shard
     is released, or its node stops. A message that arrives meanwhile waits for the stop, then starts a new one.
@@ -91,6 +45,8 @@ class ActorHandler:
     Args:
         create: A class of actors, or a function of the key that returns one, sync or async.
         idle_after: Seconds without a message after which an actor is stopped; ``None`` is never.
+        kind: What stands before the key on call chains: by default the name of the actors' class. Two kinds whose
+            classes have one name need it, or they would be taken for one.
         max_actors: How many there may be; the one that has been idle for longest makes room. ``None`` is no limit.
         mailbox: How many messages of one key may wait for their turn.
 
@@ -104,16 +60,16 @@ class ActorHandler:
         create: type[Actor] | Callable[[str], Actor | Awaitable[Actor]],
         *,
         idle_after: float | None = IDLE_AFTER,
+        kind: str | None = None,
         max_actors: int | None = None,
         mailbox: int = MAILBOX,
     ) -> None:
-        if not callable(create):
-            raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")
-        self._create = create
-        self._kind: str = getattr(create, "__name__", type(create).__name__)
+        self._create = _checked_create(create)
+        self._class: type[Actor] | None = create if isinstance(create, type) else None
+        self._kind = kind if kind is not None or self._class is None else self._class.__name__
         self._max_actors = None if max_actors is None else _at_least_one("max_actors", max_actors)
         self._mailbox = _at_least_one("mailbox", mailbox)
-        self._cells: dict[str, _Cell] = {}
+        self._cells: dict[str, Cell] = {}
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
         self._idle = IdleKeys(idle_after, self._stop_soon)
         self._busy = 0  # keys with messages
@@ -125,6 +81,18 @@ class ActorHandler:
         """Return the number of keys that have an actor, or wait for one."""
         return len(self._cells)
 
+    @property
+    def message_types(self) -> frozenset[str]:
+        """
+        The types of the messages that its actors handle, for `Router.include`.
+
+        Raises:
+            TypeError: A function makes the actors, so that nobody knows before it has made one.
+        """
+        if self._class is None:
+            raise TypeError("the messages of actors that a function makes are not known: give ActorHandler their class")
+        return frozenset(self._class.routes)
+
     async def __call__(self, envelope: Envelope) -> bytes | None:
         """
         Answer ``envelope`` with the actor of its key.
@@ -133,32 +101,34 @@ class ActorHandler:
             MissingKeyHeaderError: It was sent by shard, not by key.
             KeyRequiredError: Its key is empty.
             OverloadedError: ``mailbox`` messages wait for this key, or all of ``max_actors`` are busy.
-            UnknownMessageError: The actor has no method for its type.
-            InvalidEnvelopeError: Its payload does not fit.
+            UnknownMessageError: The actor has no method for its type. No actor was started for it.
+            InvalidEnvelopeError: Its payload does not fit. No actor was started for it.
             CallCycleError: It was sent, over others, by this actor, which waits for its answer.
             DrainingError: `aclose` was called, or its shard was released while it waited.
         """
         key = required_key(envelope, is_closed=self._is_closed)
+        call = None if self._class is None else _find(self._class.routes, envelope)
         name = self._name(key)
+        cell = self._cells.get(key)
+        if cell is not None and name in _chain() and cell.is_waiting:
+            return await self._reenter(key, cell, call, envelope)
         cell = self._enter(key, envelope.shard)
         try:
-            if name in _chain() and cell.turns.is_taken:
-                return await self._reenter(name, cell.actor, envelope)
             if not await cell.turns.take():  # its place is taken before anything is awaited
                 raise refuse(DrainingError(envelope.shard))
-            try:
-                actor = cell.actor or await self._start(key, cell)
-                return await self._handle(cell, actor, envelope)
-            finally:
-                cell.turns.end()
+            with cell.handling(current()):
+                actor, call = await self._started(key, cell, call, envelope)
+                return await self._run(key, actor, call, envelope)
         finally:
             self._leave(key, cell)
 
     async def release_shards(self, shards: Iterable[int]) -> None:
         """
-        Stop the actors of ``shards``, each after the message that it handles, and wait for it.
+        Stop the actors of ``shards``, each after the message that it handles, and wait for it, 30 seconds at most.
 
-        Nodes call this when they have drained: what still waits for its turn then is refused.
+        Nodes call this when they have drained: what still waits for its turn then is refused. After ten seconds,
+        periodic work that is under way is cancelled. An actor that has not stopped in 30, since a handler or `on_stop`
+        ignores its cancellation, is logged, and stops when that ends.
         """
         released = frozenset(shards)
         keys = [key for key, cell in self._cells.items() if cell.shard in released]
@@ -167,7 +137,11 @@ class ActorHandler:
         await self._stop_all(keys)
 
     async def aclose(self) -> None:
-        """Stop every actor; later messages are refused with `DrainingError`. May be called twice."""
+        """
+        Stop every actor, and wait for it as `release_shards` does, which see. May be called twice.
+
+        Later messages are refused with `DrainingError`.
+        """
         self._is_closed = True
         await self._stop_all(list(self._cells))
 
@@ -196,37 +170,48 @@ class ActorHandler:
 
     # Messages.
 
-    def _name(self, key: str) -> str:
+    def _name(self, key: str) -> str | None:
         """Return what stands for the actor on call chains, and say so to the message that is being handled."""
-        name = f"{self._kind}:{key}"
+        if self._kind is None:  # nobody knows before the first has been made, but then none has sent anything either
+            return None
+        name = chain_name(f"{self._kind}:{key}")
         inside = current()
         if inside is not None:
             inside.name = name
         return name
 
-    async def _reenter(self, name: str, actor: Actor | None, envelope: Envelope) -> bytes | None:
-        if actor is None or not actor.reentrant:  # none: it starts or stops
-            raise refuse(CallCycleError(" -> ".join([*_chain(), name])))
-        return await _answer(actor, envelope)
-
-    async def _handle(self, cell: _Cell, actor: Actor, envelope: Envelope) -> bytes | None:
+    async def _reenter(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> bytes | None:
+        """Handle a message in the midst of the one that led to it, and that waits for its answer."""
+        actor = cell.actor
+        if actor is None or not actor.reentrant:  # none: it starts
+            raise refuse(CallCycleError(" -> ".join([*_chain(), self._name(key) or key])))
+        call = call or _find(actor.routes, envelope)
+        cell.users += 1
         try:
-            return await _answer(actor, envelope)
+            with cell.handling(current()):
+                return await self._run(key, actor, call, envelope)
+        finally:
+            self._leave(key, cell)
+
+    async def _run(self, key: str, actor: Actor, call: Call, envelope: Envelope) -> bytes | None:
+        route, message = call
+        try:
+            return await route.run(message, envelope, actor)
         except Exception as error:
-            if not _is_refusal(error) and actor.on_error(error):
-                await self._stop(cell)
+            if not is_refusal_of(error, current()) and actor.on_error(error):
+                _ = self._stop_soon(key, first=True)  # in a task of its own: who sent this may give up
             raise
 
     # Cells.
 
-    def _enter(self, key: str, shard: int | None) -> _Cell:
+    def _enter(self, key: str, shard: int | None) -> Cell:
         cell = self._cells.get(key)
         if cell is not None and cell.turns.waiting >= self._mailbox:
             raise refuse(OverloadedError("mailbox", self._mailbox))
         if key not in self._idle and (cell is None or not cell.users):
             self._make_room()
         if cell is None:
-            cell = self._cells[key] = _Cell()
+            cell = self._cells[key] = Cell()
         if shard is not None:
             cell.shard = shard
         self._idle.remove(key)
@@ -234,12 +219,12 @@ class ActorHandler:
         cell.users += 1
         return cell
 
-    def _leave(self, key: str, cell: _Cell) -> None:
+    def _leave(self, key: str, cell: Cell) -> None:
         cell.users -= 1
         self._busy -= not cell.users
         self._settle(key, cell)
 
-    def _settle(self, key: str, cell: _Cell) -> None:
+    def _settle(self, key: str, cell: Cell) -> None:
         """Forget a key that nobody needs any more, or note that its actor is idle."""
         if cell.users or cell.stops:
             return
@@ -255,69 +240,73 @@ class ActorHandler:
         oldest = self._idle.oldest()
         if oldest is None:
             raise refuse(OverloadedError("max_actors", self._max_actors))
-        self._stop_soon(oldest)
+        _ = self._stop_soon(oldest)
 
     async def _wait_for_room(self) -> None:
         """Wait until so many actors have stopped that one more may start: `_make_room` saw to it that they will."""
-        while self._max_actors is not None and self._live >= self._max_actors and self._stopping:
-            await asyncio.wait(self._stopping, return_when=asyncio.FIRST_COMPLETED)
+        inside = current()
+        if inside is not None:
+            inside.park()  # what stops may need the slot
+        try:
+            while self._is_full() and self._stopping:
+                await asyncio.wait(self._stopping, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if inside is not None:
+                inside.unpark()
+
+    def _is_full(self) -> bool:
+        return self._max_actors is not None and self._live >= self._max_actors
 
     # Starts and stops, each in the key's turn.
 
-    async def _start(self, key: str, cell: _Cell) -> Actor:
-        await self._wait_for_room()
+    async def _started(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> tuple[Actor, Call]:
+        """Return the key's actor, started if need be, and what ``envelope`` calls, which is refused before a start."""
+        if cell.actor is not None:
+            return cell.actor, call or _find(cell.actor.routes, envelope)
+        if self._is_full():
+            await self._wait_for_room()
         self._live += 1
         try:
             actor = await self._make(key)
+            try:
+                call = call or _find(actor.routes, envelope)
+                await actor.on_start()
+            except BaseException:
+                await actor.cancel_tasks()
+                raise
         except BaseException:
             self._live -= 1
             raise
-        cell.actor = actor
-        for name, seconds in actor.timers.items():
-            actor.repeat(_repeat(actor, name, seconds, cell.turns))
-        return actor
+        cell.start(actor)
+        return actor, call
 
     async def _make(self, key: str) -> Actor:
-        made = self._create() if isinstance(self._create, type) else self._create(key)
+        made = self._create() if self._class is not None else self._create(key)
         actor = await made if inspect.isawaitable(made) else made
         if not isinstance(actor, Actor):
             raise TypeError(f"create must return a clstr.Actor, not {actor!r}")
         actor.key = key
-        try:
-            await actor.on_start()
-        except BaseException:
-            await actor.cancel_tasks()
-            raise
+        if self._kind is None:
+            self._kind = type(actor).__name__
+            _ = self._name(key)
         return actor
 
-    async def _stop(self, cell: _Cell) -> None:
-        actor, cell.actor = cell.actor, None
-        if actor is None:
-            return
-        try:
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await actor.cancel_tasks()
-                await actor.on_stop()
-        except Exception:  # on_stop is cancelled when it takes longer than STOP_TIMEOUT
-            _logger.exception("stopping a %s failed, or took too long", type_name(type(actor)))
-        finally:
-            self._live -= 1
-
-    def _stop_soon(self, key: str) -> None:
+    def _stop_soon(self, key: str, *, first: bool = False) -> asyncio.Task[None]:
+        """Stop the actor of ``key`` in its turn: after those who wait, or ahead of them."""
         cell = self._cells[key]
         self._idle.remove(key)
         cell.stops += 1
+        place = cell.turns.claim(first=first)  # now: no message comes between
         context = contextvars.copy_context()
         context.run(set_current, None)  # not done for the message that happened to cause it
-        # The turn of an idle actor is taken now: no message comes between.
-        turn = None if cell.turns.try_take() else cell.turns.take()
-        task = asyncio.get_running_loop().create_task(self._stop_in_turn(key, cell, turn), context=context)
+        task = asyncio.get_running_loop().create_task(self._stop_in_turn(key, cell, place), context=context)
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
+        return task
 
-    async def _stop_in_turn(self, key: str, cell: _Cell, turn: Coroutine[Any, Any, bool] | None) -> None:
+    async def _stop_in_turn(self, key: str, cell: Cell, place: Place) -> None:
         try:
-            if turn is not None and not await turn:
+            if not await cell.turns.wait(place):
                 return  # another stop comes
             try:
                 await self._stop(cell)
@@ -327,38 +316,41 @@ class ActorHandler:
             cell.stops -= 1
             self._settle(key, cell)
 
+    async def _stop(self, cell: Cell) -> None:
+        was_live = cell.actor is not None
+        try:
+            await cell.stop()
+        finally:
+            self._live -= was_live
+
     async def _stop_all(self, keys: list[str]) -> None:
         inside = current()
         own = None if inside is None else inside.envelope.key
-        before = set(self._stopping)
-        for key in keys:
-            if key != own:
-                self._stop_soon(key)
-        stops = self._stopping - before
+        stops = {self._stop_soon(key): self._cells[key] for key in keys if key != own}
         if own in keys:  # called from its own message: it would wait for itself
-            self._stop_soon(own)
-        if stops:
-            await asyncio.wait(stops)
+            _ = self._stop_soon(own)
+        await self._wait_for(stops)
+
+    async def _wait_for(self, stops: Mapping[asyncio.Task[None], Cell]) -> None:
+        """Wait until ``stops`` are done, or it is clear that something keeps them that no cancellation ends."""
+        if not stops:
+            return
+        _, late = await asyncio.wait(stops, timeout=STOP_TIMEOUT)
+        for stop in late:
+            stops[stop].cancel_work()
+        if late:
+            _, late = await asyncio.wait(late, timeout=2 * STOP_TIMEOUT)
+        if late:
+            text = "%d actors of kind %s have not stopped within %g s: a message or on_stop ignores its cancellation"
+            _logger.error(text, len(late), self._kind, 3 * STOP_TIMEOUT)
 
 
-async def _answer(actor: Actor, envelope: Envelope) -> bytes | None:
-    route = actor.routes.get(envelope.type)
+def _find(routes: Mapping[str, Route], envelope: Envelope) -> Call:
+    """Return the method for ``envelope`` and its message; refuse it if there is none, or it cannot be decoded."""
+    route = routes.get(envelope.type)
     if route is None:
-        raise refuse(UnknownMessageError(envelope.type, ", ".join(sorted(actor.routes))))
-    return await route.answer(envelope, actor)
-
-
-async def _repeat(actor: Actor, name: str, seconds: float, turns: Turns) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        if not await turns.take():
-            continue
-        try:
-            await getattr(actor, name)()
-        except Exception:
-            _logger.exception("periodic work of a %s failed", type_name(type(actor)))
-        finally:
-            turns.end()
+        raise unknown_message(envelope, routes)
+    return route, route.decode(envelope)
 
 
 def _chain() -> tuple[str, ...]:
@@ -366,9 +358,10 @@ def _chain() -> tuple[str, ...]:
     return () if inside is None else inside.chain
 
 
-def _is_refusal(error: Exception) -> bool:
-    inside = current()
-    return inside is not None and is_refusal_of(error, inside)
+def _checked_create(create: Any) -> Callable[..., Any]:
+    if not callable(create) or (isinstance(create, type) and not issubclass(create, Actor)):
+        raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")
+    return create  # type: ignore[no-any-return]  # its type is the caller's promise
 
 
 def _at_least_one(name: str, value: object) -> int:

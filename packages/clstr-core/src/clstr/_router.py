@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+import types
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar, overload
+from typing import Any, Protocol, TypeVar, get_type_hints, overload
 
 from clstr._context import current, current_node_id, refuse
 from clstr._envelope import Envelope
@@ -74,18 +76,26 @@ class Route:
     reply: Any
     handler: Callable[..., Awaitable[Any]]
 
-    async def answer(self, envelope: Envelope, *target: object) -> bytes | None:
-        """
-        Decode, handle, encode. What cannot be decoded is refused, before any of the user's code runs.
+    async def answer(self, envelope: Envelope) -> bytes | None:
+        """Decode, handle, encode."""
+        return await self.run(self.decode(envelope), envelope)
 
-        Args:
-            envelope: The message.
-            target: The object whose method the handler is, if it is one.
-        """
+    def decode(self, envelope: Envelope) -> Any:
+        """Return the message; what cannot be decoded is refused."""
         try:
-            message = decode_request(envelope.data, self.message)
+            return decode_request(envelope.data, self.message)
         except InvalidEnvelopeError as error:
             raise refuse(error) from error
+
+    async def run(self, message: Any, envelope: Envelope, *target: object) -> bytes | None:
+        """
+        Handle ``message``, and encode the reply.
+
+        Args:
+            message: What `decode` returned.
+            envelope: What it came in.
+            target: The object whose method the handler is, if it is one.
+        """
         result = await self.handler(*target, message, Context(envelope, current_node_id()))
         return result if self.reply is bytes else encode(result)
 
@@ -109,8 +119,14 @@ class Router:
     """
 
     def __init__(self) -> None:
-        self._routes: dict[str, Route] = {}
+        self._handlers: dict[str, Handler] = {}
+        self._included: list[object] = []
         self._fallback: Handler | None = None
+
+    @property
+    def message_types(self) -> frozenset[str]:
+        """The types that have a function, or belong to a handler that is included; not those of the fallback."""
+        return frozenset(self._handlers)
 
     @overload
     def on(
@@ -129,19 +145,36 @@ class Router:
             reply: The type of the replies, if the class names none; ``bytes`` is sent as it is.
 
         Raises:
-            TypeError: The class cannot be decoded, the type of its reply is not known, or the function is not async.
+            TypeError: The class cannot be decoded, the type of its reply is not known, or the function is not async or
+                takes messages of another class.
             ValueError: Another function handles messages of this name.
         """
         route_for = checked_route(message, reply)
 
         def register(handler: Callable[[Any, Context], Awaitable[Any]]) -> Callable[[Any, Context], Awaitable[Any]]:
-            name = message_type(message)
-            if name in self._routes:
-                raise ValueError(f"messages of type {name!r} have a handler already: give the class a message_type")
-            self._routes[name] = route_for(handler)
+            self._register([message_type(message)], route_for(handler).answer)
             return handler
 
         return register
+
+    def include(self, handler: TypedHandler) -> None:
+        """
+        Let ``handler`` answer the messages of the types that it knows now: an `ActorHandler` of a class, or a `Router`.
+
+        So one node hosts several kinds of actors. When the node releases shards, each is told, as the fallback is.
+
+        Raises:
+            TypeError: It is an `ActorHandler` of a function, whose types are not known.
+            ValueError: One of the types has a handler already.
+        """
+        self._register(handler.message_types, handler)
+        self._included.append(handler)
+
+    def _register(self, types: Iterable[str], handler: Handler) -> None:
+        taken = sorted(set(types) & self._handlers.keys())
+        if taken:
+            raise ValueError(f"messages of type {taken[0]!r} have a handler already: give the class a message_type")
+        self._handlers.update(dict.fromkeys(types, handler))
 
     def fallback(self, handler: Handler) -> Handler:
         """
@@ -166,16 +199,62 @@ class Router:
             UnknownMessageError: There is none.
             InvalidEnvelopeError: Its payload does not fit.
         """
-        route = self._routes.get(envelope.type)
-        if route is not None:
-            return await route.answer(envelope)
-        if self._fallback is not None:
-            return await self._fallback(envelope)
-        raise refuse(UnknownMessageError(envelope.type, ", ".join(sorted(self._routes))))
+        handler = self._handlers.get(envelope.type, self._fallback)
+        if handler is None:
+            raise unknown_message(envelope, self._handlers)
+        return await handler(envelope)
+
+    async def release_shards(self, shards: Iterable[int]) -> None:
+        """
+        Let the fallback and every included handler that keeps state release that of ``shards``, all at once.
+
+        Raises:
+            Exception: What one of them raised; an `ExceptionGroup` if there are several.
+        """
+        released = frozenset(shards)
+        hooks = [getattr(each, "release_shards", None) for each in (*self._included, self._fallback)]
+        calls = [hook(released) for hook in hooks if hook is not None]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if len(errors) > 1:
+            raise BaseExceptionGroup("several handlers failed to release their state", errors)
+        for error in errors:
+            raise error
 
 
-def checked_route(message: type[Any], reply: Any) -> Callable[[Callable[[Any, Context], Awaitable[Any]]], Route]:
-    """Check what can be checked of a route before its function is known, and return what makes it."""
+class TypedHandler(Protocol):
+    """
+    A handler that knows the types of its messages, for `Router.include`.
+
+    If it keeps state, it has ``async def release_shards(shards)`` too, as handlers of nodes have.
+    """
+
+    @property
+    def message_types(self) -> Collection[str]:
+        """The types that it handles."""
+        ...
+
+    async def __call__(self, envelope: Envelope, /) -> bytes | None:
+        """Answer ``envelope``."""
+        ...
+
+
+def unknown_message(envelope: Envelope, known: Iterable[str]) -> UnknownMessageError:
+    """Refuse ``envelope``, whose type is none of the ``known`` ones."""
+    return refuse(UnknownMessageError(envelope.type, ", ".join(sorted(known))))
+
+
+def checked_route(
+    message: type[Any], reply: Any, *, position: int = 0
+) -> Callable[[Callable[[Any, Context], Awaitable[Any]]], Route]:
+    """
+    Check what can be checked of a route before its function is known, and return what makes it.
+
+    Args:
+        message: The class of the messages.
+        reply: The type of the replies, or ``None`` if the class names it.
+        position: Which of the function's parameters gets the message.
+    """
     if not isinstance(message, type):
         raise TypeError(f"on() takes the class of the messages, not {message!r}")
     expected = reply_type(message) if reply is None else reply
@@ -188,6 +267,30 @@ def checked_route(message: type[Any], reply: Any) -> Callable[[Callable[[Any, Co
     def make(handler: Callable[[Any, Context], Awaitable[Any]]) -> Route:
         if not inspect.iscoroutinefunction(handler):
             raise TypeError(f"the handler of {type_name(message)} must be an async function, not {handler!r}")
+        annotation = _annotation(handler, position)
+        if not _takes(annotation, message):
+            raise TypeError(f"{handler.__qualname__} takes a {type_name(annotation)}, which no {type_name(message)} is")
         return Route(message, expected, handler)
 
     return make
+
+
+def _annotation(handler: Callable[..., Any], position: int) -> Any:
+    """Return the annotation of a parameter, or ``None`` if there is none, or it cannot be resolved here."""
+    function: Any = inspect.unwrap(handler)
+    try:
+        hint = list(inspect.signature(function).parameters.values())[position].annotation
+        holder = types.SimpleNamespace(__annotations__={"message": hint})
+        return None if hint is inspect.Parameter.empty else get_type_hints(holder, function.__globals__)["message"]
+    except Exception:  # noqa: BLE001 -- a hint is a program, often for type checkers alone: anything may come of it
+        return None
+
+
+def _takes(annotation: Any, message: type[Any]) -> bool:
+    """Tell whether a parameter may get a ``message``: what is no plain class is left to type checkers."""
+    if not isinstance(annotation, type) or annotation is Any:
+        return True
+    try:
+        return issubclass(message, annotation)
+    except TypeError:  # a protocol that is not for run time
+        return True

@@ -7,6 +7,8 @@ from collections import deque
 
 from clstr._context import current
 
+Place = asyncio.Future[bool]
+
 
 class Turns:
     """
@@ -19,7 +21,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._is_taken = False
-        self._waiting: deque[asyncio.Future[bool]] | None = None  # most are never waited for
+        self._waiting: deque[Place] | None = None  # most are never waited for
 
     @property
     def waiting(self) -> int:
@@ -38,25 +40,32 @@ class Turns:
         self._is_taken = True
         return True
 
-    async def take(self) -> bool:
-        """Wait for one's turn, which needs its `end`; return ``False`` if one was sent away."""
+    def claim(self, *, first: bool = False) -> Place:
+        """Take one's place now, ahead of all who wait if ``first``; `wait` for the turn later."""
+        place: Place = asyncio.get_running_loop().create_future()
         if self.try_take():
-            return True
-        if self._waiting is None:
-            self._waiting = deque()
-        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._waiting.append(mine)
-        inside = current()
+            place.set_result(True)
+        else:
+            self._queue(place, first=first)
+        return place
+
+    async def wait(self, place: Place) -> bool:
+        """Wait for one's turn, which needs its `end`; return ``False`` if one was sent away."""
+        inside = None if place.done() else current()
         if inside is not None:
             inside.park()
         try:
-            return await mine
+            return await place
         except BaseException:
-            self._give_up(mine)
+            self._give_up(place)
             raise
         finally:
             if inside is not None:
                 inside.unpark()
+
+    async def take(self) -> bool:
+        """Take one's place and wait for one's turn, as `claim` and `wait` do."""
+        return self.try_take() or await self.wait(self.claim())
 
     def end(self) -> None:
         """End one's turn: it is the next one's."""
@@ -67,27 +76,22 @@ class Turns:
         self._is_taken = False
         self._waiting = None
 
-    def _pop(self) -> asyncio.Future[bool] | None:
-        """Take the first who still waits out of the queue."""
-        while self._waiting:
-            following = self._waiting.popleft()
-            if not following.done():
-                return following
-        return None
+    async def let_one(self) -> bool:
+        """
+        Give one's turn to the next one, who waits or comes first, and take it back right behind.
 
-    async def let_one(self) -> None:
-        """Give one's turn to the next one, who waits or comes first, and take it back right behind."""
-        if self._waiting is None:
-            self._waiting = deque()
-        mine: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        Returns:
+            Whether it is one's turn again; ``False`` if one was sent away.
+        """
+        mine: Place = asyncio.get_running_loop().create_future()
         following = self._pop()
-        self._waiting.appendleft(mine)
+        self._queue(mine, first=True)
         if following is None:
             self._is_taken = False
         else:
             following.set_result(True)
         try:
-            await mine
+            return await mine
         except BaseException:
             self._give_up(mine)
             raise
@@ -95,12 +99,28 @@ class Turns:
     def send_away(self) -> None:
         """Let nobody wait any more; whose turn it is keeps it."""
         waiting, self._waiting = self._waiting or (), None
-        for mine in waiting:
-            if not mine.done():
-                mine.set_result(False)
+        for place in waiting:
+            if not place.done():
+                place.set_result(False)
 
-    def _give_up(self, mine: asyncio.Future[bool]) -> None:
-        if mine.done() and not mine.cancelled() and mine.result():
+    def _queue(self, place: Place, *, first: bool) -> None:
+        if self._waiting is None:
+            self._waiting = deque()
+        if first:
+            self._waiting.appendleft(place)
+        else:
+            self._waiting.append(place)
+
+    def _pop(self) -> Place | None:
+        """Take the first who still waits out of the queue."""
+        while self._waiting:
+            following = self._waiting.popleft()
+            if not following.done():
+                return following
+        return None
+
+    def _give_up(self, place: Place) -> None:
+        if place.done() and not place.cancelled() and place.result():
             self.end()  # it was given the turn in the tick in which it was cancelled
-        elif self._waiting and mine in self._waiting:  # `end` may have passed it over since
-            self._waiting.remove(mine)
+        elif self._waiting and place in self._waiting:  # `end` may have passed it over since
+            self._waiting.remove(place)

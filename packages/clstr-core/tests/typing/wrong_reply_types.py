@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from clstr._actor import Actor, handles
 from clstr._client import Client
 from clstr._message import Message
 from clstr._request import Request
@@ -69,3 +70,17 @@ async def answers_with_another_type(message: GetUser, context: Context) -> int:
 @router.on(Untyped)  # type: ignore[arg-type]
 async def answers_what_nobody_knows(message: Untyped, context: Context) -> bytes:
     return message.id.encode() + (context.key or "").encode()
+
+
+class Account(Actor):
+    @handles(GetUser)  # type: ignore[arg-type]
+    async def answers_with_another_type(self, message: GetUser, context: Context) -> int:
+        return len(message.id) + context.shard
+
+    @handles(Untyped)  # type: ignore[arg-type]
+    async def answers_what_nobody_knows(self, message: Untyped, context: Context) -> bytes:
+        return message.id.encode() + (context.key or "").encode()
+
+    @handles(Untyped, reply=User)  # type: ignore[arg-type]
+    async def answers_with_another_type_than_it_says(self, message: Untyped, context: Context) -> bytes:
+        return message.id.encode() + (context.key or "").encode()

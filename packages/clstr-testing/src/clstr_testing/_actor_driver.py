@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any
@@ -53,13 +54,19 @@ class ActorDriver:
         return self._handler.paused(self._key)
 
 
-def actor(actor_class: type[clstr.Actor], *, key: str = "key", **options: Any) -> ActorDriver:
+def actor(
+    create: type[clstr.Actor] | Callable[[str], clstr.Actor | Awaitable[clstr.Actor]],
+    *,
+    key: str = "key",
+    **options: Any,
+) -> ActorDriver:
     """
     Drive one actor: start it with the first message, stop it at the end of the block.
 
         async with clstr_testing.actor(Account, key="ada") as account:
             assert (await account.request(Deposit(5))).amount == 5
 
+    An actor that needs something to work with is made by a function: ``actor(lambda key: Account(database))``.
     What the actor raises arrives as it is, not as `clstr.HandlerError`. Idle times and periodic work follow the loop's
     clock: on a `VirtualTimeLoop` they take no time. Paused, it handles what the test lets it::
 
@@ -70,8 +77,8 @@ def actor(actor_class: type[clstr.Actor], *, key: str = "key", **options: Any) -
             assert (await deposit).amount == 5
 
     Args:
-        actor_class: The class of the actor.
+        create: The class of the actor, or a function of the key that returns one, sync or async.
         key: Its key.
         options: Those of `clstr.ActorHandler`.
     """
-    return ActorDriver(clstr.ActorHandler(actor_class, **options), key)
+    return ActorDriver(clstr.ActorHandler(create, **options), key)

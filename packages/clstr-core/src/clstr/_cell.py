@@ -1,0 +1,91 @@
+"""The place of one key's actor: who is there, and whose turn it is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from clstr._actor import Actor
+from clstr._context import Current
+from clstr._message import type_name
+from clstr._periodic import Timer
+from clstr._stops import cancel_all, finish
+from clstr._turns import Turns
+
+_logger = logging.getLogger("clstr.actor")
+
+
+class Cell:
+    """
+    The place of one key's actor.
+
+    Attributes:
+        actor: The actor, while there is one.
+        shard: The shard of its key, once a message has told it.
+        stops: Stops under way.
+        turns: Whose turn it is: a message's, periodic work's, or a stop's.
+        users: Messages that use it or wait for it.
+    """
+
+    __slots__ = ("_messages", "_timers", "actor", "shard", "stops", "turns", "users")
+
+    def __init__(self) -> None:
+        self._messages: tuple[Current | None, ...] = ()
+        self._timers: tuple[Timer, ...] = ()
+        self.actor: Actor | None = None
+        self.shard: int | None = None
+        self.stops = 0
+        self.turns = Turns()
+        self.users = 0
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a message whose turn it is waits for an answer: what it led to must not wait for that turn."""
+        return any(message is not None and message.is_waiting for message in self._messages)
+
+    @contextmanager
+    def handling(self, message: Current | None) -> Iterator[None]:
+        """
+        Handle ``message`` in the turn, which was taken for it or for one in whose midst it is handled.
+
+        The turn is over when all of them have ended, whichever ends last.
+        """
+        self._messages = (*self._messages, message)
+        try:
+            yield
+        finally:
+            left = list(self._messages)
+            left.remove(message)
+            self._messages = tuple(left)
+            if not left:
+                self.turns.end()
+
+    def start(self, actor: Actor) -> None:
+        """Let ``actor`` be the key's, and begin its periodic work."""
+        self.actor = actor
+        self._timers = tuple(Timer(actor, name, seconds, self.turns) for name, seconds in actor.timers.items())
+
+    def cancel_work(self) -> None:
+        """Cancel periodic work that has the turn or waits for it."""
+        for timer in self._timers:
+            timer.cancel_run()
+
+    async def stop(self) -> None:
+        """
+        Stop the actor, if there is one, in one's own turn: cancel its work and tasks, then let it store its state.
+
+        Each part is bounded by `STOP_TIMEOUT`. What `Actor.on_stop` spawns is cancelled too.
+        """
+        actor, self.actor = self.actor, None
+        timers, self._timers = self._timers, ()
+        if actor is None:
+            return
+        kind = type_name(type(actor))
+        runs = [run for run in [timer.stop() for timer in timers] if run is not None]
+        await cancel_all(runs, f"periodic methods of a {kind}", _logger)
+        await actor.cancel_tasks()
+        try:
+            await finish(actor.on_stop, f"stopping a {kind}", _logger)
+        finally:
+            await actor.cancel_tasks()

@@ -1,0 +1,66 @@
+"""Periodic work of actors: a timer from one run to the next, and a task only while the work runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from typing import TYPE_CHECKING
+
+from clstr._message import type_name
+from clstr._stops import finish
+from clstr._turns import Turns
+
+if TYPE_CHECKING:
+    from clstr._actor import Actor
+
+_logger = logging.getLogger("clstr.actor")
+WORK_TIMEOUT = 30.0  # as long as a message's handler has by default: other messages wait for it
+
+
+class Timer:
+    """Runs one method of an actor every so many seconds, counted from the end of a run to the next, each in a turn."""
+
+    __slots__ = ("_actor", "_handle", "_is_stopped", "_name", "_seconds", "_task", "_turns")
+
+    def __init__(self, actor: Actor, name: str, seconds: float, turns: Turns) -> None:
+        self._actor = actor
+        self._name = name
+        self._seconds = seconds
+        self._turns = turns
+        self._is_stopped = False
+        self._task: asyncio.Task[None] | None = None
+        self._handle = self._arm()
+
+    def _arm(self) -> asyncio.TimerHandle:
+        """Set the timer, in an empty context: the work is not done for the message that started the actor."""
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self._seconds, self._begin, context=contextvars.Context())
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _run(self) -> None:
+        try:
+            if await self._turns.take():
+                try:
+                    what = f"periodic work of a {type_name(type(self._actor))}"
+                    await finish(getattr(self._actor, self._name), what, _logger, seconds=WORK_TIMEOUT)
+                finally:
+                    self._turns.end()
+        finally:
+            self._task = None
+            if not self._is_stopped:
+                self._handle = self._arm()
+
+    def cancel_run(self) -> asyncio.Task[None] | None:
+        """Cancel the run that is under way, or waits for its turn, and return its task."""
+        if self._task is not None:
+            self._task.cancel()
+        return self._task
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Run no more; return the task that was cancelled for it, if there is one."""
+        self._is_stopped = True
+        self._handle.cancel()
+        return self.cancel_run()
