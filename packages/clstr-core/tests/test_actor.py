@@ -16,7 +16,7 @@ from clstr._actor_handler import ActorHandler
 from clstr._context import Current, current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._message import Message
-from clstr._router import Context
+from clstr._route import Context
 from clstr.errors import OverloadedError
 
 Handling = Callable[..., AbstractContextManager[Current]]

@@ -19,7 +19,7 @@ from clstr._context import Current, current, is_refusal_of, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._message import Message
 from clstr._paused import Paused
-from clstr._router import Context
+from clstr._route import Context
 from clstr._stops import STOP_TIMEOUT
 from clstr.errors import (
     CallCycleError,

@@ -27,11 +27,11 @@ from hypothesis.stateful import (
 
 import clstr_testing
 from clstr._actor import Actor, handles
-from clstr._actor_handler import ActorHandler, Call
+from clstr._actor_handler import ActorHandler
 from clstr._cell import Cell
 from clstr._context import Current, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
-from clstr._router import Context
+from clstr._route import Call, Context
 from clstr._turns import Place, Turns
 from clstr.errors import ClstrError, DrainingError, OverloadedError
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
 
 import msgspec
 import pytest
 
 from clstr._actor import Actor, handles
 from clstr._actor_handler import ActorHandler
-from clstr._context import Current, is_refusal_of, set_current_node_id
+from clstr._context import Current, is_refusal_of
 from clstr._envelope import Envelope
 from clstr._message import Message
-from clstr._router import Context, Router
+from clstr._route import Context
+from clstr._router import Router
 from clstr.errors import InvalidEnvelopeError, UnknownMessageError
 
 Handling = Callable[..., AbstractContextManager[Current]]
@@ -103,104 +102,12 @@ def test_a_fallback_must_be_callable(router: Router) -> None:
         router.fallback("no")  # type: ignore[arg-type]  # the mistake that this is about
 
 
-async def test_the_context_says_what_the_message_carries(handling: Handling, caplog: pytest.LogCaptureFixture) -> None:
-    seen: list[Context] = []
-    router = Router()
-
-    @router.on(Forget)
-    async def forget(_message: Forget, context: Context) -> None:
-        seen.append(context)
-        assert context.time_left() == 2.5
-        context.logger.warning("forgotten")
-
-    message = envelope("Forget", headers={"x-clstr-key": "k", "trace-id": "t"})
-    with handling(envelope=message, left=2.5):
-        set_current_node_id("node-1")
-        await router(message)
-        set_current_node_id("")
-    [context] = seen
-    assert (context.key, context.shard, context.node_id) == ("k", 3, "node-1")
-    assert context.headers["trace-id"] == "t"
-    [record] = caplog.records
-    assert (record.name, record.levelno) == ("clstr.handler", logging.WARNING)
-    assert vars(record)["clstr_node"] == "node-1"
-    assert vars(record)["clstr_shard"] == 3
-    assert vars(record)["clstr_type"] == "Forget"
-
-
-def test_outside_of_a_transport_there_is_no_deadline() -> None:
-    assert Context(envelope("t")).time_left() is None
-
-
-async def async_function(_message: Any, _context: Context) -> bytes:
-    return b""
-
-
-async def takes_forget(_message: Forget, _context: Context) -> bytes:
-    return b""
-
-
-def plain_function(_message: Any, _context: Context) -> bytes:
-    return b""
-
-
-@pytest.mark.parametrize(
-    ("message", "reply", "handler", "error", "text"),
-    [
-        ("GetUser", None, async_function, TypeError, "takes the class of the messages"),
-        (Raw, None, async_function, TypeError, "the type of the reply to Raw is not known"),
-        (object, bytes, async_function, TypeError, "object"),
-        (Raw, bytes, plain_function, TypeError, "the handler of Raw must be an async function"),
-        (Raw, bytes, takes_forget, TypeError, "takes_forget takes a Forget, which no Raw is"),
-    ],
-    ids=["no class", "no reply type", "no message", "not async", "another message"],
-)
-def test_a_mistake_at_registration_is_named(
-    message: Any, reply: Any, handler: Any, error: type[Exception], text: str
-) -> None:
-    with pytest.raises(error, match=text):
-        Router().on(message, reply=reply)(handler)
-
-
-def test_a_parameter_that_may_get_the_message_is_left_alone() -> None:
-    class Local(Raw):
-        pass
-
-    class Speaks(Protocol):
-        id: str
-
-    async def base(message: Raw, _context: Context) -> bytes:
-        return b""
-
-    async def local(message: Local, _context: Context) -> bytes:
-        return b""
-
-    async def union(message: Forget | Raw, _context: Context) -> bytes:
-        return b""
-
-    async def anything(message: object, _context: Context) -> bytes:
-        return b""
-
-    async def protocol(message: Speaks, _context: Context) -> bytes:
-        return b""
-
-    async def unknown(message: NoSuchName, _context: Context) -> bytes:  # type: ignore[name-defined]  # noqa: F821 -- as from a block for type checkers
-        return b""
-
-    async def several(*_: Any) -> bytes:
-        return b""
-
-    async def bare(message, _context):  # type: ignore[no-untyped-def]  # the point
-        return b""
-
-    protocol.__annotations__["message"] = Speaks
-    for handler in (base, local, union, anything, protocol, unknown, several, bare, async_function):
-        Router().on(Local, reply=bytes)(handler)
-
-
 def test_a_type_has_one_function(router: Router) -> None:
+    async def another(_message: Raw, _context: Context) -> bytes:
+        return b""
+
     with pytest.raises(ValueError, match="messages of type 'Raw' have a handler already"):
-        router.on(Raw, reply=bytes)(async_function)
+        router.on(Raw, reply=bytes)(another)
 
 
 # Several handlers in one router.

@@ -25,8 +25,9 @@ from clstr._node import Node as Node
 from clstr._node_info import NodeInfo as NodeInfo
 from clstr._paused import Paused as Paused
 from clstr._request import Request as Request
-from clstr._router import Context as Context
+from clstr._route import Context as Context
 from clstr._router import Router as Router
+from clstr._router import TypedHandler as TypedHandler
 from clstr._scoped_client import ScopedClient as ScopedClient
 from clstr.abc import CloseReport as CloseReport
 from clstr.abc import Handler as Handler
@@ -105,6 +106,7 @@ __all__ = [
     "Transport",
     "TransportClosedError",
     "TransportUnavailableError",
+    "TypedHandler",
     "UnknownMessageError",
     "UnknownSchemeError",
     "assign_shards",

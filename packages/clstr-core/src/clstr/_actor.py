@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar, overload
 
 from clstr._context import set_current
 from clstr._message import Message, message_type, type_name
-from clstr._router import Context, Route, checked_route
+from clstr._route import Context, Route, checked_route
 from clstr._stops import cancel_all
 from clstr.errors import OverloadedError
 

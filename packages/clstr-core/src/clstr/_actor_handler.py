@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
 from clstr._actor import Actor
-from clstr._cell import Cell
+from clstr._cell import Cell, wait_for_stops
 from clstr._chain import chain_name
 from clstr._context import current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
@@ -19,15 +18,12 @@ from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import check_seconds
 from clstr._paused import Paused
-from clstr._router import Route, unknown_message
-from clstr._stops import STOP_TIMEOUT
+from clstr._route import Call, find
 from clstr._turns import Place
 from clstr.errors import CallCycleError, DrainingError, OverloadedError
 
-_logger = logging.getLogger("clstr.actor")
 IDLE_AFTER = 300.0
 MAILBOX = 256
-Call = tuple[Route, Any]  # the method for a message, and the message, decoded
 
 
 class ActorHandler:
@@ -107,7 +103,7 @@ class ActorHandler:
             DrainingError: `aclose` was called, or its shard was released while it waited.
         """
         key = required_key(envelope, is_closed=self._is_closed)
-        call = None if self._class is None else _find(self._class.routes, envelope)
+        call = None if self._class is None else find(self._class.routes, envelope)
         name = self._name(key)
         cell = self._cells.get(key)
         if cell is not None and name in _chain() and cell.is_waiting:
@@ -185,7 +181,7 @@ class ActorHandler:
         actor = cell.actor
         if actor is None or not actor.reentrant:  # none: it starts
             raise refuse(CallCycleError(" -> ".join([*_chain(), self._name(key) or key])))
-        call = call or _find(actor.routes, envelope)
+        call = call or find(actor.routes, envelope)
         cell.users += 1
         try:
             with cell.handling(current()):
@@ -262,14 +258,14 @@ class ActorHandler:
     async def _started(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> tuple[Actor, Call]:
         """Return the key's actor, started if need be, and what ``envelope`` calls, which is refused before a start."""
         if cell.actor is not None:
-            return cell.actor, call or _find(cell.actor.routes, envelope)
+            return cell.actor, call or find(cell.actor.routes, envelope)
         if self._is_full():
             await self._wait_for_room()
         self._live += 1
         try:
             actor = await self._make(key)
             try:
-                call = call or _find(actor.routes, envelope)
+                call = call or find(actor.routes, envelope)
                 await actor.on_start()
             except BaseException:
                 await actor.cancel_tasks()
@@ -329,28 +325,7 @@ class ActorHandler:
         stops = {self._stop_soon(key): self._cells[key] for key in keys if key != own}
         if own in keys:  # called from its own message: it would wait for itself
             _ = self._stop_soon(own)
-        await self._wait_for(stops)
-
-    async def _wait_for(self, stops: Mapping[asyncio.Task[None], Cell]) -> None:
-        """Wait until ``stops`` are done, or it is clear that something keeps them that no cancellation ends."""
-        if not stops:
-            return
-        _, late = await asyncio.wait(stops, timeout=STOP_TIMEOUT)
-        for stop in late:
-            stops[stop].cancel_work()
-        if late:
-            _, late = await asyncio.wait(late, timeout=2 * STOP_TIMEOUT)
-        if late:
-            text = "%d actors of kind %s have not stopped within %g s: a message or on_stop ignores its cancellation"
-            _logger.error(text, len(late), self._kind, 3 * STOP_TIMEOUT)
-
-
-def _find(routes: Mapping[str, Route], envelope: Envelope) -> Call:
-    """Return the method for ``envelope`` and its message; refuse it if there is none, or it cannot be decoded."""
-    route = routes.get(envelope.type)
-    if route is None:
-        raise unknown_message(envelope, routes)
-    return route, route.decode(envelope)
+        await wait_for_stops(stops, self._kind)
 
 
 def _chain() -> tuple[str, ...]:

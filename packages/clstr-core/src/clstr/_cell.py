@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from clstr._actor import Actor
 from clstr._context import Current
 from clstr._message import type_name
 from clstr._periodic import Timer
-from clstr._stops import cancel_all, finish
+from clstr._stops import STOP_TIMEOUT, cancel_all, finish
 from clstr._turns import Turns
 
 _logger = logging.getLogger("clstr.actor")
@@ -89,3 +90,22 @@ class Cell:
             await finish(actor.on_stop, f"stopping a {kind}", _logger)
         finally:
             await actor.cancel_tasks()
+
+
+async def wait_for_stops(stops: Mapping[asyncio.Task[None], Cell], kind: str | None) -> None:
+    """
+    Wait for ``stops``, each of a cell, for three times `STOP_TIMEOUT` at most.
+
+    After one, periodic work that has the turn is cancelled. What is late then is kept by something that ignores its
+    cancellation; it goes on by itself, and is logged.
+    """
+    if not stops:
+        return
+    _, late = await asyncio.wait(stops, timeout=STOP_TIMEOUT)
+    for stop in late:
+        stops[stop].cancel_work()
+    if late:
+        _, late = await asyncio.wait(late, timeout=2 * STOP_TIMEOUT)
+    if late:
+        text = "%d actors of kind %s have not stopped within %g s: a message or on_stop ignores its cancellation"
+        _logger.error(text, len(late), kind, 3 * STOP_TIMEOUT)

@@ -8,7 +8,8 @@ from clstr._actor import Actor, handles
 from clstr._client import Client
 from clstr._message import Message
 from clstr._request import Request
-from clstr._router import Context, Router
+from clstr._route import Context
+from clstr._router import Router
 from clstr._scoped_client import ScopedClient
 
 
