@@ -179,7 +179,7 @@ def conformance(session: nox.Session, suite: Path) -> None:
 @nox.session
 def integration(session: nox.Session) -> None:
     """Run the tests that need several distributions, processes or brokers at once."""
-    install(session, *pins("test"))
+    install(session, *pins("integration"))
     session.run("pytest", "tests-integration", *session.posargs)
 
 
@@ -202,6 +202,13 @@ def soak(session: nox.Session) -> None:
     """Load each transport for an hour and see what grows; ``-- --transport nats --minutes 5 --chart soak.svg``."""
     install(session, *pins("brokers", "charts"))
     session.run("python", "tests-integration/chaos/soak.py", *session.posargs)
+
+
+@nox.session(default=False)
+def bench(session: nox.Session) -> None:
+    """Measure clstr beside bare clients and other libraries; ``-- --scenario 'nats-*' --loop uvloop --json FILE``."""
+    install(session, *pins("bench"))
+    session.run("python", "tests-integration/bench/run.py", *session.posargs)
 
 
 @nox.session

@@ -1,7 +1,7 @@
 """
 One process of a campaign: a node or a client, told what to do by lines of JSON on its standard input.
 
-Each command is answered by one line on standard output. What happens to messages is in the journal, not there.
+What happens to messages is in the journal, not in its answers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from chaos.defects import DEFECTS
 from chaos.load import Load, reply_to
 from clstr.spi import Engine
 from clstr_testing import Journal
+from orders import Commands, obey
 
 T = TypeVar("T")
-Commands = dict[str, Callable[..., Awaitable[object]]]
 STUBBORN = 1.0  # seconds for which a handler ignores that it was cancelled
 SLOW = 0.1  # seconds of a handler under load: one node can do 80 messages a second, and gets hundreds
 AGAIN = 0.05  # seconds between two tries
@@ -74,7 +74,7 @@ async def node(options: argparse.Namespace, journal: Journal) -> None:
                 "release": this.release,
                 "report": lambda: _report(transport),
             }
-            await _obey(commands)
+            await obey(commands)
 
 
 async def client(options: argparse.Namespace, journal: Journal) -> None:
@@ -90,7 +90,7 @@ async def client(options: argparse.Namespace, journal: Journal) -> None:
                 "latencies": load.latencies,
                 "report": lambda: _report(transport),
             }
-            await _obey(commands)
+            await obey(commands)
 
 
 async def _until_up(act: Callable[[], Awaitable[T]]) -> T:
@@ -128,33 +128,6 @@ def _descriptors() -> int:
 
 def _resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize()
-
-
-async def _obey(commands: Commands) -> None:
-    """Carry out one command after the other; ``stop`` and the end of the input are the last."""
-    _say("ready")
-    async with _input() as lines:
-        async for line in lines:
-            command, *arguments = json.loads(line)
-            if command == "stop":
-                return
-            _say(await commands[command](*arguments))
-
-
-@asynccontextmanager
-async def _input() -> AsyncIterator[asyncio.StreamReader]:
-    reader = asyncio.StreamReader()
-    protocol = asyncio.StreamReaderProtocol(reader)
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
-    try:
-        yield reader
-    finally:
-        transport.close()
-
-
-def _say(answer: Any) -> None:
-    sys.stdout.write(json.dumps(answer) + "\n")
-    sys.stdout.flush()
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""The driver's side of a process of a campaign."""
+"""The driver's side of a process that takes orders, see `orders`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 PEER = Path(__file__).with_name("peer.py")
-PATIENCE = 30.0  # seconds for an answer; a machine may be slow, and a process that is stuck is found all the same
+PATIENCE = 30.0  # seconds; a machine may be slow, and a process that is stuck is found all the same
 
 
 class PeerError(RuntimeError):
@@ -23,13 +23,19 @@ class Process:
     A node or a client in a process of its own.
 
     Args:
-        arguments: What `peer` is called with.
+        arguments: What the program is called with.
         log: Where its standard error goes.
+        program: The program, `peer` by default.
+        patience: Seconds for an answer.
     """
 
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, arguments: Sequence[str], log: Path, *, program: Path = PEER, patience: float = PATIENCE
+    ) -> None:
         self._arguments = arguments
         self._log = log
+        self._program = program
+        self._patience = patience
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -37,7 +43,7 @@ class Process:
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                str(PEER),
+                str(self._program),
                 *self._arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
@@ -83,7 +89,7 @@ class Process:
         stdout = self._running.stdout
         assert stdout is not None
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 line = await stdout.readline()
             return json.loads(line)
         except (TimeoutError, ValueError) as error:
@@ -91,7 +97,7 @@ class Process:
 
     async def _ended(self, command: str) -> None:
         try:
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(self._patience):
                 status = await self._running.wait()
         except TimeoutError as error:
             raise self._failure(command) from error

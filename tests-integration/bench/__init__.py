@@ -1,0 +1,1 @@
+"""Measures clstr beside what a Python user would pick instead."""
