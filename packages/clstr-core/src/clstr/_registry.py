@@ -25,7 +25,7 @@ CONNECT_NAMES = frozenset({"url", "limits", "logger", "peer_id", "connect_timeou
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.ASCII)
 
 # A hint for those who have not installed a plugin yet: nothing depends on it, and it grants no scheme.
-_KNOWN_DISTRIBUTIONS: Mapping[str, str] = {
+KNOWN_DISTRIBUTIONS: Mapping[str, str] = {
     "memory": "clstr-memory",
     "nats": "clstr-nats",
     "nats+tls": "clstr-nats",
@@ -68,6 +68,13 @@ class Registry:
         """Return the schemes that the installed distributions claim, sorted. Imports none of them."""
         return sorted({entry.name for entry in self._entry_points()})
 
+    def claims(self, scheme: str) -> list[EntryPoint]:
+        """Return the entry points that claim ``scheme``, sorted by distribution, each of them once."""
+        claims = {
+            (distribution_name(entry), entry.value): entry for entry in self._entry_points() if entry.name == scheme
+        }
+        return [claims[claim] for claim in sorted(claims)]
+
     def resolve(self, scheme: str) -> Provider:
         """
         Return what provides ``scheme``.
@@ -84,27 +91,27 @@ class Registry:
         return provider
 
     def _find(self, scheme: str) -> EntryPoint:
-        claims = {(_distribution(entry), entry.value): entry for entry in self._entry_points() if entry.name == scheme}
+        claims = self.claims(scheme)
         if not claims:
             raise UnknownSchemeError(scheme, self._explain_unknown(scheme))
         if len(claims) > 1:
-            raise PluginConflictError(scheme, tuple(sorted(distribution for distribution, _ in claims)))
-        return claims.popitem()[1]
+            raise PluginConflictError(scheme, tuple(distribution_name(entry) for entry in claims))
+        return claims[0]
 
     def _explain_unknown(self, scheme: str) -> str:
         fact = f"no installed distribution provides the URL scheme {scheme!r}"
-        if scheme in _KNOWN_DISTRIBUTIONS:
-            return f"{fact}: pip install {_KNOWN_DISTRIBUTIONS[scheme]}"
+        if scheme in KNOWN_DISTRIBUTIONS:
+            return f"{fact}: pip install {KNOWN_DISTRIBUTIONS[scheme]}"
         installed = ", ".join(self.schemes()) or "none"
         return f"{fact}: correct it, or install the distribution that does; installed schemes: {installed}"
 
     def _load(self, entry: EntryPoint) -> Provider:
-        distribution = _distribution(entry)
+        distribution = distribution_name(entry)
         specs = _check_specs(distribution, _call_hook(distribution, _import_plugin(distribution, entry)))
         return Provider(distribution=distribution, spec=_choose_spec(distribution, entry.name, specs))
 
 
-def _distribution(entry: EntryPoint) -> str:
+def distribution_name(entry: EntryPoint) -> str:
     """Return the name of the distribution that ``entry`` comes from, or of its module if the metadata has no name."""
     if entry.dist is not None and "Name" in entry.dist.metadata:
         return entry.dist.metadata["Name"]
@@ -167,8 +174,7 @@ def _check_spec(distribution: str, spec: object) -> None:
     _check_scheme(distribution, spec.scheme)
     if not callable(spec.open):
         raise _invalid(distribution, f"returns a spec for {spec.scheme!r} whose open cannot be called")
-    if not isinstance(spec.capabilities, frozenset):
-        raise _invalid(distribution, f"returns a spec for {spec.scheme!r} whose capabilities are not a frozenset")
+    _check_capabilities(distribution, spec.scheme, spec.capabilities)
     _check_parameters(distribution, spec)
 
 
@@ -184,6 +190,11 @@ def _check_api(distribution: str, api: object) -> None:
         outdated = "clstr-core" if api > API_VERSION else distribution
         fact = f"{distribution} was written for plugin API {api}, this clstr-core has {API_VERSION}"
         raise PluginApiError(distribution, f"{fact}: upgrade {outdated}")
+
+
+def _check_capabilities(distribution: str, scheme: str, capabilities: object) -> None:
+    if not isinstance(capabilities, frozenset) or not all(isinstance(name, str) for name in capabilities):
+        raise _invalid(distribution, f"returns a spec for {scheme!r} whose capabilities are not a frozenset of str")
 
 
 def _check_parameters(distribution: str, spec: TransportSpec) -> None:

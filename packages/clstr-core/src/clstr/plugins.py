@@ -64,7 +64,9 @@ class TransportSpec:
             becomes `clstr.errors.PluginImportError`. Releases what it holds when it fails or is cancelled.
         api: The plugin API that the plugin was written for. Write the number, not `API_VERSION`: that is always the
             one that is installed.
-        capabilities: Names of what the transport can do beyond the contract.
+        capabilities: Names of what the transport can do beyond the contract, for people to read:
+            ``processes`` (peers in other processes), ``hosts`` (on other machines), ``encryption``,
+            ``clstr-go`` (peers of the Go package). Others begin with the plugin's name: ``carrier-pigeons``.
         parameters: The plugin's own URL parameters, each with what parses its text and raises `ValueError` for a
             malformed one. They are keywords of `clstr.connect` too: a str is parsed, any other value handed over.
     """

@@ -8,6 +8,8 @@ from clstr.abc import Transport
 from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl
 from clstr_nats._options import PARAMETERS, TLS_SCHEMES, Options
 
+CAPABILITIES = frozenset({"clstr-go", "encryption", "hosts", "processes"})
+
 
 async def open_nats(url: TransportURL, options: ConnectOptions) -> Transport:
     """Connect to the servers that ``url`` names."""
@@ -27,6 +29,6 @@ async def open_nats(url: TransportURL, options: ConnectOptions) -> Transport:
 def clstr_transports() -> Sequence[TransportSpec]:
     """Provide ``nats://``, ``nats+tls://`` and its short form ``tls://``."""
     return [
-        TransportSpec(scheme=scheme, open=open_nats, api=1, parameters=PARAMETERS)
+        TransportSpec(scheme=scheme, open=open_nats, api=1, capabilities=CAPABILITIES, parameters=PARAMETERS)
         for scheme in ("nats", *sorted(TLS_SCHEMES))
     ]
