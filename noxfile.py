@@ -102,6 +102,7 @@ def typecheck(session: nox.Session) -> None:
         session.run("mypy", member.path / "src", member.path / "tests", *session.posargs)
     session.run("mypy", "noxfile.py", "conftest.py", "docs/examples", *session.posargs)
     session.run("mypy", "tests-integration", *session.posargs)
+    session.run("mypy", "tests-install", *session.posargs)
     python = f"--pythonpath={session.bin}/python"  # else it takes a .venv that it finds
     session.run("basedpyright", python, "packages/clstr-core/tests/typing/reply_types.py")  # infers as mypy does
     for member in MEMBERS:
@@ -150,6 +151,13 @@ def wheels(session: nox.Session, member: Member) -> None:
     present = {member.name, "clstr-core", "clstr-testing"}
     session.install(*pins("test"), *(str(other.wheel) for other in MEMBERS if other.name in present))
     session.run("pytest", member.path / "tests", *session.posargs)
+
+
+@nox.session(requires=["build"])
+def installs(session: nox.Session) -> None:
+    """Install the wheels into fresh environments, as readers of the documentation would."""
+    session.install(*pins("installs"))
+    session.run("pytest", "tests-install", *session.posargs)
 
 
 @nox.session
