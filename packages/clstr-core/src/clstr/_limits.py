@@ -9,8 +9,8 @@ from dataclasses import dataclass, fields
 MAX_HEADERS = 64
 MAX_HEADER_BYTES = 8 * 1024
 MAX_TYPE_CHARACTERS = 256
-MAX_CHAIN_KEYS = 16
-MAX_CHAIN_BYTES = 1024
+MAX_CHAIN_KEYS = 64
+MAX_CHAIN_BYTES = 4096
 MAX_SECONDS = 366 * 24 * 3600  # a year: longer is a mistake in the unit
 MAX_TTL_MS = MAX_SECONDS * 1000
 MAX_ERROR_BYTES = 1024

@@ -108,7 +108,7 @@ def _encode_json(frame: RequestFrame | ReplyFrame) -> bytes:
     return body.replace(b"\xe2\x80\xa8", b"\\u2028").replace(b"\xe2\x80\xa9", b"\\u2029")
 
 
-JSON = Codec("json", RequestFrame, ReplyFrame, _encode_json, (4, 3), 64 * 1024)
+JSON = Codec("json", RequestFrame, ReplyFrame, _encode_json, (4, 3), 80 * 1024)
 MSGPACK = Codec("msgpack", _PackedRequest, _PackedReply, _packed_encode, (1, 1), 16 * 1024)
 CODECS = {codec.name: codec for codec in (JSON, MSGPACK)}
 

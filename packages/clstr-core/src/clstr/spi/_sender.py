@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from clstr._chain import extend
 from clstr._context import Current, current
 from clstr._envelope import Envelope
-from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
 from clstr._wire import PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
@@ -92,7 +92,7 @@ class Sender:
             expires=math.inf if ttl is None else now + ttl,
             oneway=oneway,
             depth=0 if inside is None else inside.depth + 1,
-            chain=[] if inside is None else _extend(inside.chain, inside.name or inside.envelope.key),
+            chain=[] if inside is None else extend(inside.chain, inside.name or inside.envelope.key),
         )
 
     async def _exchange(self, call: _Call) -> bytes:
@@ -204,12 +204,3 @@ def _read(outcome: ClstrError | AskAgain, call: _Call, pauses: Iterator[float]) 
     if isinstance(outcome, NotOwnerError) and not outcome.maybe_executed:
         return outcome, next(pauses, None)
     return outcome, None
-
-
-def _extend(chain: tuple[str, ...], key: str | None) -> list[str]:
-    """Append ``key`` to the call chain, and forget its oldest keys beyond the bounds."""
-    keys = [*chain, key] if key else list(chain)
-    del keys[:-MAX_CHAIN_KEYS]
-    while sum(len(each.encode()) for each in keys) > MAX_CHAIN_BYTES:
-        del keys[0]
-    return keys
