@@ -39,6 +39,11 @@ class Current(ABC):
         self.ended = False
         self.name = None
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the handler awaits the answer to a request of its own."""
+        return False
+
     @abstractmethod
     def time_left(self) -> float:
         """Return the seconds until the handler is cancelled, at least 0."""
@@ -88,6 +93,9 @@ def refuse(error: E) -> E:
     return error
 
 
-def is_refusal_of(error: BaseException, message: Current) -> bool:
+_NOTHING = object()  # what an error refuses that was never stamped; ``None`` is stamped outside of transports
+
+
+def is_refusal_of(error: BaseException, message: Current | None) -> bool:
     """Tell whether ``error`` was stamped by `refuse` while ``message`` was being handled."""
-    return isinstance(error, ClstrError) and error.__dict__.get("_refused") is message
+    return isinstance(error, ClstrError) and error.__dict__.get("_refused", _NOTHING) is message

@@ -167,9 +167,9 @@ class OverloadedError(ClstrError, RuntimeError):
     """
 
     code = "overloaded"
-    facts: ClassVar[dict[str, type[Fact]]] = {"limit": str, "bound": int}
+    facts: ClassVar[dict[str, type[Fact]]] = {"limit": str, "bound": float}
 
-    def __init__(self, limit: str, bound: int) -> None:
+    def __init__(self, limit: str, bound: float) -> None:
         super().__init__(f"overloaded: {limit}={bound} is reached; slow down, or raise the limit")
         self.limit = limit
         self.bound = bound

@@ -912,3 +912,124 @@ async def test_what_expires_before_a_handlers_first_step_is_refused(
     assert isinstance(error, EnvelopeExpiredError)
     assert not error.maybe_executed
     assert worker.started == []
+
+
+# Waiting for a turn at a key is not running.
+
+
+@pytest.fixture
+def wait_for_turn(open_engine: OpenEngine) -> Callable[..., Awaitable[tuple[Engine, list[str]]]]:
+    """Open an engine whose handlers wait for a turn that never comes, and say when they are cancelled."""
+
+    async def open_(*, asks: bool = False, **limits: Any) -> tuple[Engine, list[str]]:  # Any: the fields of Limits
+        engine = await open_engine(**limits)
+        cancelled: list[str] = []
+
+        async def handler(envelope: Envelope) -> bytes:
+            question = asyncio.ensure_future(engine.request(message(shard=2))) if asks else None
+            await asyncio.sleep(0)
+            own().park()
+            try:
+                await asyncio.Event().wait()
+                return b""
+            except asyncio.CancelledError:
+                cancelled.append(envelope.type)
+                raise
+            finally:
+                own().unpark()
+                if question is not None:
+                    question.cancel()
+
+        await engine.subscribe([1], handler)
+        return engine, cancelled
+
+    return open_
+
+
+WaitForTurn = Callable[..., Awaitable[tuple[Engine, list[str]]]]
+
+
+async def test_a_ttl_that_ends_while_a_message_waits_for_its_turn_expires_it(
+    wait_for_turn: WaitForTurn, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine, cancelled = await wait_for_turn()
+    link.deliver("a", ttl_ms=1000)
+    await asyncio.sleep(1.1)
+    error = link.answer_to("a")
+    assert isinstance(error, EnvelopeExpiredError)
+    assert (error.ttl, error.maybe_executed) == (1.0, False)
+    assert cancelled == ["a"]
+    assert (engine.stats.refused, engine.stats.handler_timeouts) == (1, 0)
+    assert leftovers(engine) == {}
+
+
+@pytest.mark.parametrize("ttl_ms", [0, 60_000])
+async def test_a_message_that_waits_for_its_turn_as_long_as_a_handler_may_take_is_too_much(
+    wait_for_turn: WaitForTurn, link: FakeLink, clock: VirtualLoop, ttl_ms: int
+) -> None:
+    engine, cancelled = await wait_for_turn(handler_timeout=0.5)
+    link.deliver("a", ttl_ms=ttl_ms)
+    await asyncio.sleep(0.6)
+    error = link.answer_to("a")
+    assert isinstance(error, OverloadedError)
+    assert (error.limit, error.bound, error.maybe_executed) == ("handler_timeout", 0.5, False)
+    assert cancelled == ["a"]
+    assert (engine.stats.refused, engine.stats.handler_timeouts) == (1, 0)
+
+
+async def test_what_waits_for_its_turn_when_a_subscription_is_drained_is_refused(
+    wait_for_turn: WaitForTurn, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine, cancelled = await wait_for_turn(drain_timeout=1)
+    link.deliver("a")
+    await ticks()
+    await engine.release(engine.dispatcher.running()[0].subscription, None)
+    error = link.answer_to("a")
+    assert isinstance(error, DrainingError)
+    assert not error.maybe_executed
+    await ticks()
+    assert cancelled == ["a"]
+    assert leftovers(engine) == {}
+
+
+async def test_what_waits_for_its_turn_when_the_transport_closes_is_refused_and_not_cancelled(
+    wait_for_turn: WaitForTurn, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine, cancelled = await wait_for_turn(drain_timeout=1)
+    link.deliver("a")
+    await ticks()
+    report = await engine.aclose()
+    assert isinstance(link.answer_to("a"), DrainingError)
+    assert (report.refused, report.cancelled, report.abandoned) == (1, 0, ())
+    assert cancelled == ["a"]
+    assert engine.stats.refused == 1
+
+
+async def test_a_handler_that_asks_somebody_beside_its_wait_for_a_turn_has_run(
+    wait_for_turn: WaitForTurn, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine, _ = await wait_for_turn(asks=True)
+    link.deliver("a", ttl_ms=1000)
+    await ticks()
+    assert engine.dispatcher.running()[0].is_waiting
+    assert engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard)) == 0
+    await asyncio.sleep(1.1)
+    error = link.answer_to("a")
+    assert isinstance(error, HandlerTimeoutError)
+    assert error.maybe_executed
+
+
+async def test_what_was_refused_and_has_not_ended_yet_is_not_refused_again(
+    wait_for_turn: WaitForTurn, link: FakeLink
+) -> None:
+    engine, _ = await wait_for_turn()
+    link.deliver("a")
+    await ticks()
+    assert not engine.dispatcher.running()[0].is_waiting
+    counted = [
+        engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard))
+        for _ in range(2)
+    ]
+    assert (counted, engine.stats.refused) == ([1, 0], 1)
+    assert engine.dispatcher.cancel_running(lambda _: True) == 0
+    await ticks()

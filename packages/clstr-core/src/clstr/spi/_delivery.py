@@ -102,6 +102,21 @@ class Delivery(Current):
     def __str__(self) -> str:
         return f"shard {self.envelope.shard}, type {self.envelope.type!r}"
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the handler awaits the answer to a request of its own."""
+        return self.lent > self.parked
+
+    @property
+    def has_run(self) -> bool:
+        """
+        Whether the handler may have done something.
+
+        It has not before its first step, nor while it only waits for its turn at a key: what takes turns does so before
+        anything else. One that awaits a request beside that has.
+        """
+        return self.begun and (not self.parked or self.lent > self.parked)
+
     def time_left(self) -> float:
         """Return the seconds until the handler is cancelled, at least 0."""
         return self.dispatcher.time_left(self)

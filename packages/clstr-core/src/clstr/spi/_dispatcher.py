@@ -231,10 +231,16 @@ class Dispatcher:
             return
         if delivery not in self._running:
             self._refuse_waiting(delivery, expired(delivery))
-        elif delivery.begun or not delivery.envelope.ttl_ms:
+        elif delivery.has_run:
             self._cancel(delivery)
         else:
-            self._refuse_unbegun(delivery, expired(delivery))
+            self._refuse_unbegun(delivery, self._waited_too_long(delivery))
+
+    def _waited_too_long(self, delivery: Delivery) -> ClstrError:
+        """Say which bound ended the wait of a message that has a task: its TTL, or that of every handler."""
+        if delivery.timeout < self._limits.handler_timeout:
+            return expired(delivery)
+        return OverloadedError("handler_timeout", self._limits.handler_timeout)
 
     def _cancel(self, delivery: Delivery) -> None:
         self._answers.handler_timed_out(delivery)
@@ -278,11 +284,11 @@ class Dispatcher:
         self.reclaim(delivery)
 
     def refuse_waiting(self, selects: Selector, new_error: Callable[[Delivery], ClstrError]) -> int:
-        """Refuse the messages that ``selects`` chooses and whose handlers have not begun; return how many."""
+        """Refuse the messages that ``selects`` chooses and whose handlers have not run; return how many."""
         waiting = [delivery for queue in (self._nested, self._outer) for delivery in queue if selects(delivery)]
         for delivery in waiting:
             self._refuse_waiting(delivery, new_error(delivery))
-        unbegun = [delivery for delivery in self._running if not delivery.begun and selects(delivery)]
+        unbegun = [each for each in self._running if not (each.has_run or each.answered) and selects(each)]
         for delivery in unbegun:
             self._refuse_unbegun(delivery, new_error(delivery))
         return len(waiting) + len(unbegun)
@@ -293,13 +299,13 @@ class Dispatcher:
         self._wake_settlers()
 
     def _refuse_unbegun(self, delivery: Delivery, error: ClstrError) -> None:
-        """Refuse a message that has a task, and a slot, but whose handler has not taken its first step."""
+        """Refuse a message that has a task, but whose handler has not run: not begun, or waiting for its turn."""
         self._answers.refuse(delivery, error)
         self._cancel_task(delivery)
 
     def cancel_running(self, selects: Selector) -> int:
-        """Cancel the handlers that have begun and that ``selects`` chooses; return how many."""
-        chosen = [delivery for delivery in self._running if delivery.begun and selects(delivery)]
+        """Cancel the handlers that have run and that ``selects`` chooses; return how many."""
+        chosen = [delivery for delivery in self._running if delivery.has_run and selects(delivery)]
         now = self._loop.time()
         for delivery in chosen:
             delivery.timeout -= max(0.0, delivery.deadline - now)  # what it was really given
