@@ -9,6 +9,7 @@ import itertools
 import random
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ from clstr.errors import (
     TransportClosedError,
     TransportUnavailableError,
 )
+from clstr.spi import Route
 from clstr.spi._engine import Engine
 from clstr.spi._sender import PAUSES
 from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, Sent, echo, leftovers, message, ticks
@@ -802,6 +804,28 @@ async def test_what_the_link_has_no_way_for_is_sent_when_it_reaches_more(engine:
     link.answer(link.sent[-1], b"reply")
     assert await request == b"reply"
     assert len(link.sent) == 3
+    assert leftovers(engine) == {}
+
+
+async def test_a_link_that_goes_down_inside_of_send_has_not_sent(engine: Engine, link: FakeLink) -> None:
+    """What is in flight is lost with it; the message that it was given is not."""
+    other = await begin(engine)
+    send = link.send
+
+    def go_down(*arguments: Any, **options: Any) -> Route:  # Any: as they come
+        link.sink.down(OSError("reset"))
+        raise TransportUnavailableError("reset")
+
+    link.send = go_down  # type: ignore[method-assign]  # for one call
+    request = await begin(engine)
+    with pytest.raises(ConnectionLostError):
+        await other
+    assert not request.done()
+    link.send = send  # type: ignore[method-assign]  # as it was
+    link.sink.up()
+    await ticks()
+    link.answer(link.sent[-1], b"reply")
+    assert await request == b"reply"
     assert leftovers(engine) == {}
 
 

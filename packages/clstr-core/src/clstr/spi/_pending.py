@@ -64,6 +64,12 @@ class Pending:
         self.outcome.set_result(outcome)
         return True
 
+    def was_not_sent(self) -> None:
+        """The link did not take it; what it said of its own end meanwhile is not this request's."""
+        self.was_sent = False
+        if self.outcome.done():
+            self.outcome = self.outcome.get_loop().create_future()
+
     def expire(self) -> None:
         """Give up: the caller's time is over."""
         self.resolve(RequestTimeoutError(self.shard, self.timeout, maybe_executed=self.was_sent))

@@ -161,7 +161,7 @@ class Sender:
         try:
             route = link.send(shard, pending.token, body, oneway=call.oneway)
         except BaseException:
-            pending.was_sent = False
+            pending.was_not_sent()
             raise
         if pending.route is None:
             pending.route = route
