@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any
 
 import pytest
@@ -32,12 +32,13 @@ class FakeServer:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
-        while line := await reader.readline():
-            command = [await self.read_part(reader) for _ in range(int(line[1:]))]
-            async with self.changed:
-                self.said.append(command)
-                self.changed.notify_all()
-            writer.write(self.answer(command))
+        with suppress(ConnectionError):
+            while line := await reader.readline():
+                command = [await self.read_part(reader) for _ in range(int(line[1:]))]
+                async with self.changed:
+                    self.said.append(command)
+                    self.changed.notify_all()
+                writer.write(self.answer(command))
         writer.close()
 
     async def read_part(self, reader: asyncio.StreamReader) -> bytes:

@@ -383,7 +383,7 @@ async def _without_replicas(admin: Redis) -> None:
 async def _without_a_disk(admin: Redis) -> None:
     await admin.config_set("save", "3600 1")
     await admin.set("key", "value")
-    shutil.rmtree((await admin.config_get("dir"))["dir"])
+    shutil.rmtree(str((await admin.config_get("dir"))["dir"]))
     await admin.bgsave()
     async with asyncio.timeout(10):
         while (await admin.info("persistence"))["rdb_last_bgsave_status"] == "ok":  # noqa: ASYNC110 -- as above

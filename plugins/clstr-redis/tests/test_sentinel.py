@@ -38,23 +38,34 @@ class Group:
     sentinel: Server
 
 
+USERS = "user default on nopass ~* &* +@all\nuser watcher on >PLANTED ~* &* +@all"
+
+
+def _watching(primary: Server) -> str:
+    return f"""
+sentinel monitor shop 127.0.0.1 {primary.port} 1
+sentinel down-after-milliseconds shop 300
+sentinel failover-timeout shop 2000
+{USERS}
+"""
+
+
+@pytest.fixture
+async def sentinel(kind: str, server: Server) -> AsyncIterator[Server]:
+    async with SERVERS[kind]("--sentinel", config=_watching(server)) as sentinel:
+        yield sentinel
+
+
 @pytest.fixture
 async def group(kind: str) -> AsyncIterator[Group]:
     start = SERVERS[kind]
     async with AsyncExitStack() as stack:
-        primary = await stack.enter_async_context(start())
-        replica = await stack.enter_async_context(start("--replicaof", f"127.0.0.1 {primary.port}"))
-        await _until_linked(replica)
-        config = "\n".join(
-            [
-                f"sentinel monitor shop 127.0.0.1 {primary.port} 1",
-                "sentinel down-after-milliseconds shop 300",
-                "sentinel failover-timeout shop 2000",
-                "user default on nopass ~* &* +@all",
-                "user watcher on >PLANTED ~* &* +@all",
-            ]
+        primary = await stack.enter_async_context(start("--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0"))
+        replica = await stack.enter_async_context(
+            start("--replicaof", f"127.0.0.1 {primary.port}", "--shutdown-timeout", "0")
         )
-        sentinel = await stack.enter_async_context(start("--sentinel", config=config))
+        await _until_linked(replica)
+        sentinel = await stack.enter_async_context(start("--sentinel", config=_watching(primary)))
         await _until_known(sentinel)
         yield Group(primary, replica, sentinel)
 
@@ -67,7 +78,7 @@ async def _until_linked(replica: Server) -> None:
 
 async def _until_known(sentinel: Server) -> None:
     async with Redis(host=sentinel.host, port=sentinel.port) as admin, asyncio.timeout(20):
-        while not await admin.execute_command("SENTINEL", "REPLICAS", "shop"):  # noqa: ASYNC110 -- tells nobody
+        while not await admin.sentinel_slaves("shop"):  # noqa: ASYNC110 -- tells nobody
             await asyncio.sleep(0.01)
 
 
@@ -86,6 +97,10 @@ async def eventually(call: Callable[[], Awaitable[Any]]) -> Any:
                 await asyncio.sleep(0)
 
 
+async def until_owned(client: clstr.Transport, shard: int) -> None:
+    assert await eventually(lambda: client.request(message(shard, b"x"))) == b"x"
+
+
 async def test_when_the_primary_dies_everybody_meets_at_the_next_one(group: Group, connect: Connect) -> None:
     node = await open_through(connect, group.sentinel.port)
     client = await open_through(connect, free_port(), group.sentinel.port)  # one sentinel of two is enough
@@ -93,7 +108,7 @@ async def test_when_the_primary_dies_everybody_meets_at_the_next_one(group: Grou
     assert await client.request(message(7, b"before")) == b"before"
     group.primary.kill()
     for shard in range(16):
-        assert await eventually(lambda shard=shard: client.request(message(shard, b"x"))) == b"x"
+        await until_owned(client, shard)
     async with Redis(host=group.replica.host, port=group.replica.port) as admin:
         assert len(await admin.keys("clstr:shard:*")) == 16
 
@@ -103,7 +118,7 @@ async def test_a_failover_by_hand_leaves_nobody_at_the_old_primary(group: Group,
     await node.subscribe([1], echo)
     async with Redis(host=group.sentinel.host, port=group.sentinel.port) as admin:
         async with asyncio.timeout(45):
-            while not await _fails_over(admin):
+            while not await _fails_over(admin):  # noqa: ASYNC110 -- as below
                 await asyncio.sleep(0.01)
             while await _primary(admin) != group.replica.port:  # noqa: ASYNC110 -- a sentinel's own time
                 await asyncio.sleep(0.01)
@@ -116,7 +131,7 @@ async def test_a_failover_by_hand_leaves_nobody_at_the_old_primary(group: Group,
 async def _fails_over(admin: Redis) -> bool:
     """Ask for it; the sentinel has to find the replica good first."""
     try:
-        await admin.execute_command("SENTINEL", "FAILOVER", "shop")
+        await admin.sentinel_failover("shop")
     except redis.exceptions.ResponseError as error:
         if "NOGOODSLAVE" not in str(error):
             raise
@@ -125,22 +140,22 @@ async def _fails_over(admin: Redis) -> bool:
 
 
 async def _primary(admin: Redis) -> int:
-    found = await admin.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", "shop")
+    found: Any = await admin.sentinel_get_master_addr_by_name("shop", return_responses=True)
     return int(found[1])
 
 
-async def test_a_service_that_no_sentinel_knows_is_named(group: Group, connect: Connect) -> None:
+async def test_a_service_that_no_sentinel_knows_is_named(sentinel: Server, connect: Connect) -> None:
     with pytest.raises(TransportUnavailableError, match=r"the service nobody of 127\.0\.0\.1"):
-        await open_through(connect, group.sentinel.port, service="nobody")
+        await open_through(connect, sentinel.port, service="nobody")
 
 
-async def test_sentinels_have_a_user_of_their_own(group: Group, connect: Connect) -> None:
+async def test_sentinels_have_a_user_of_their_own(sentinel: Server, connect: Connect) -> None:
     query = "?sentinel_username=watcher&sentinel_password="
-    transport = await open_through(connect, group.sentinel.port, query=f"{query}PLANTED")
+    transport = await open_through(connect, sentinel.port, query=f"{query}PLANTED")
     with pytest.raises(NoShardSubscriberError):
         await transport.request(message())
     with pytest.raises((AuthenticationError, TransportUnavailableError)) as caught:
-        await open_through(connect, group.sentinel.port, query=f"{query}wrong-one")
+        await open_through(connect, sentinel.port, query=f"{query}wrong-one")
     assert "wrong-one" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -27,6 +27,16 @@ Reply = Callable[[Answer], None]
 Command = Sequence[bytes]
 
 _PUSHED = object()
+
+
+class _Parser(_AsyncRESP3Parser):
+    """Hands every push to one function; redis-py's own answers `None` to some kinds, as to a command."""
+
+    on_push: Callable[[list[Any]], Awaitable[object]]
+
+    async def handle_push_response(self, response: list[Any], **_: object) -> object:
+        """Return what becomes of a push."""
+        return await self.on_push(response)
 
 
 class Connection:
@@ -55,7 +65,7 @@ class Connection:
         on_lost: Callable[[Connection], None],
     ) -> None:
         # Not hiredis, which redis-py takes where it is installed: it hands pushes over in another way.
-        raw.set_parser(_AsyncRESP3Parser)
+        raw.set_parser(_Parser)
         self._raw = raw
         self._patience = patience
         self._on_message = on_message
@@ -75,8 +85,7 @@ class Connection:
             OSError: It cannot be reached.
         """
         await self._raw.connect()  # type: ignore[no-untyped-call]  # redis-py's
-        parser = cast("_AsyncRESP3Parser", self._raw._parser)  # noqa: SLF001 -- see the module's docstring
-        parser.set_pubsub_push_handler(self._pushed)
+        cast("_Parser", self._raw._parser).on_push = self._pushed  # noqa: SLF001 -- see the module's docstring
         self._socket = self._transport()
         self._reader = asyncio.get_running_loop().create_task(self._read())
         self._reader.add_done_callback(self._reader_ended)

@@ -1,0 +1,81 @@
+"""`clstr_redis._leases`: what is held, and what must not come back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+import redis.exceptions
+
+from clstr_redis._leases import KEYS_PER_CALL, Leases
+from clstr_redis._names import Names
+from clstr_redis._scripts import DROP, HOLD, Script
+
+
+class FakeConnection:
+    """Notes what runs; each call waits until it is let go on."""
+
+    inbox = b"inbox"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[Script, list[bytes]]] = []
+        self.go_on = asyncio.Event()
+        self.go_on.set()
+        self.error: Exception | None = None
+
+    async def run(self, script: Script, keys: list[bytes], *_: bytes) -> None:
+        self.calls.append((script, keys))
+        await self.go_on.wait()
+        if self.error is not None:
+            raise self.error
+
+
+@pytest.fixture
+def connection() -> Any:
+    return FakeConnection()
+
+
+@pytest.fixture
+def leases() -> Leases:
+    return Leases(Names("clstr", "peer"), 5.0)
+
+
+async def test_what_is_let_go_of_while_the_rest_is_renewed_does_not_come_back(leases: Leases, connection: Any) -> None:
+    await leases.take(connection, range(KEYS_PER_CALL + 2))
+    connection.calls.clear()
+    connection.go_on.clear()
+    renewal = asyncio.ensure_future(leases.renew(connection))
+    await asyncio.sleep(0)  # its first part is on its way
+    removal = asyncio.ensure_future(leases.drop(connection, [KEYS_PER_CALL]))
+    await asyncio.sleep(0)
+    connection.go_on.set()
+    await asyncio.gather(renewal, removal)
+    held = [keys for script, keys in connection.calls if script is HOLD]
+    assert held[1] == [b"clstr:shard:%d" % (KEYS_PER_CALL + 1)]
+
+
+async def test_what_was_refused_is_not_renewed(leases: Leases, connection: Any) -> None:
+    connection.error = redis.exceptions.ResponseError("MISCONF")
+    with pytest.raises(redis.exceptions.ResponseError):
+        await leases.take(connection, [1])
+    connection.calls.clear()
+    await leases.renew(connection)
+    assert connection.calls == []
+
+
+async def test_without_a_connection_nothing_is_said_and_nothing_renewed_later(leases: Leases, connection: Any) -> None:
+    await leases.take(connection, [1])
+    await leases.drop(None, [1])
+    connection.calls.clear()
+    await leases.renew(connection)
+    assert connection.calls == []
+
+
+async def test_letting_go_of_many_takes_several_calls(leases: Leases, connection: Any) -> None:
+        await leases.drop(connection, range(2 * KEYS_PER_CALL + 1))
+    assert [(script, len(keys)) for script, keys in connection.calls] == [
+        (DROP, KEYS_PER_CALL),
+        (DROP, KEYS_PER_CALL),
+        (DROP, 1),
+    ]
