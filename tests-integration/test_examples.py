@@ -17,7 +17,7 @@ from textwrap import dedent
 
 import pytest
 
-from clstr_testing import nats_server
+from clstr_testing import nats_server, valkey_server
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 PROGRAMS = {path.stem: path for path in sorted(EXAMPLES.glob("*.py"))}
@@ -40,12 +40,13 @@ def test_no_program_is_forgotten() -> None:
     assert {*shown, "demo"} == {*PROGRAMS}
 
 
-@pytest.fixture(params=["memory", "nats"])
+@pytest.fixture(params=["memory", "nats", "redis"])
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     if request.param == "memory":
         yield "memory://"
         return
-    async with nats_server() as server:
+    start = nats_server if request.param == "nats" else valkey_server
+    async with start() as server:
         yield server.url
 
 

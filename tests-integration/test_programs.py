@@ -30,7 +30,7 @@ def test_the_readme_program_prints_what_the_readme_says(tmp_path: Path) -> None:
     assert (result.stderr, result.stdout) == ("", match[2])
 
 
-@pytest.mark.parametrize("broker", [[], ["--broker", "nats"]], ids=["memory", "nats"])
+@pytest.mark.parametrize("broker", [[], ["--broker", "nats"], ["--broker", "redis"]], ids=["memory", "nats", "redis"])
 def test_the_demo_shows_every_section(broker: list[str]) -> None:
     result = run(str(DEMO), "--requests", "500", *broker)
     assert result.stderr == ""

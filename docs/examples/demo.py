@@ -1,9 +1,9 @@
 """
 A cluster at work: three nodes, many callers, a shard map, a take-over, an error, and figures.
 
-    python docs/examples/demo.py [--broker nats | --url URL] [--input FILE]
+    python docs/examples/demo.py [--broker nats|redis | --url URL] [--input FILE]
 
-With ``--broker`` it starts a real one, from a wheel, and stops it at the end.
+With ``--broker`` it starts a real one from a wheel, for ``redis`` that is Valkey, and stops it at the end.
 
 Each line of the input is an order, ``CART ITEM QUANTITY``; ``--input -`` reads them from standard input. The cart is
 the key: all orders of one cart reach the one node that owns it.
@@ -27,7 +27,7 @@ import msgspec
 import clstr
 import clstr_testing
 
-BROKERS = {"nats": clstr_testing.nats_server}
+BROKERS = {"nats": clstr_testing.nats_server, "redis": clstr_testing.valkey_server}
 NODES = ["node-a", "node-b", "node-c"]
 NUM_SHARDS = 64
 ORDERS = Path(__file__).with_name("orders.txt")
@@ -154,7 +154,7 @@ async def show_unowned(client: clstr.Client, node: clstr.Node) -> None:
 async def running(broker: str) -> AsyncIterator[str]:
     """Start a broker and yield its URL; it ends with the block."""
     async with BROKERS[broker]() as server:
-        print(f"   a real {broker} server runs at {server.url}")
+        print(f"   a real broker runs at {server.url}")
         yield server.url
 
 

@@ -73,7 +73,7 @@ async def test_without_a_connection_nothing_is_said_and_nothing_renewed_later(le
 
 
 async def test_letting_go_of_many_takes_several_calls(leases: Leases, connection: Any) -> None:
-        await leases.drop(connection, range(2 * KEYS_PER_CALL + 1))
+    await leases.drop(connection, range(2 * KEYS_PER_CALL + 1))
     assert [(script, len(keys)) for script, keys in connection.calls] == [
         (DROP, KEYS_PER_CALL),
         (DROP, KEYS_PER_CALL),
