@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 import clstr
+from clstr.spi import Engine
 from cluster_types import Connect
 
 CALLS, CALLERS, KEYS, LIVE = 10_000, 64, 2_000, 100
@@ -30,6 +31,10 @@ class Add(msgspec.Struct, clstr.Message[Total]):
 
 class Visit(msgspec.Struct, clstr.Message[Total]):
     path: list[str]
+
+
+class Check(msgspec.Struct, clstr.Message[Total]):
+    comes_back: bool
 
 
 class Tally(clstr.Actor):
@@ -164,3 +169,81 @@ async def test_a_released_shard_stores_its_state_before_another_node_has_it(conn
         assert Tally.stored == {"a": 3}
         await second.acquire([shard])
         assert (await client.key("a").request(Add(1))).value == 4
+
+
+async def test_a_cycle_through_two_kinds_of_actors_on_one_node_is_seen(connect: Connect) -> None:
+    transport = await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+
+    class Audit(clstr.Actor):
+        @clstr.handles(Check)
+        async def check(self, message: Check, _context: clstr.Context) -> Total:
+            if message.comes_back:
+                return await client.key("a").request(Visit([]))
+            return Total(1)
+
+    class Account(clstr.Actor):
+        @clstr.handles(Visit)
+        async def visit(self, message: Visit, _context: clstr.Context) -> Total:
+            return await client.key("a").request(Check(comes_back="back" in message.path))
+
+    async with AsyncExitStack() as stack:
+        for node_id in NODES:
+            router = clstr.Router()
+            router.include(clstr.ActorHandler(Account))
+            router.include(clstr.ActorHandler(Audit))
+            node = clstr.Node(await connect(), router, node_id=node_id, nodes=NODES, num_shards=NUM_SHARDS)
+            await stack.enter_async_context(node)
+        async with asyncio.timeout(10):
+            assert (await client.key("a").request(Visit([]))).value == 1  # the same key, and no cycle
+            with pytest.raises(clstr.HandlerError) as caught:
+                await client.key("a").request(Visit(["back"]))
+        assert "CallCycleError" in str(caught.value)
+        assert "Account:a -> Audit:a -> Account:a" in str(caught.value)
+
+
+async def test_what_waits_for_its_turn_when_a_node_has_drained_is_refused_and_what_runs_is_stored(
+    connect: Connect,
+) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+    events: list[str] = []
+
+    class Slow(clstr.Actor):
+        async def on_stop(self) -> None:
+            events.append("stored")
+
+        @clstr.handles(Add)
+        async def add(self, message: Add, _context: clstr.Context) -> Total:
+            events.append(f"handled {message.amount}")
+            started.set()
+            await go_on.wait()
+            return Total(message.amount)
+
+    server, transport = await connect(drain_timeout=0.2), await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+    shard = clstr.shard_for_key("a", NUM_SHARDS)
+    async with clstr.Node(server, clstr.ActorHandler(Slow), shards=[shard]) as node:
+        running = asyncio.create_task(client.key("a").request(Add(1)))
+        async with asyncio.timeout(10):
+            await started.wait()
+        waiting = [asyncio.create_task(client.key("a").request(Add(number))) for number in (2, 3)]
+        async with asyncio.timeout(10):
+            while server_waits(server) < 3:  # noqa: ASYNC110 -- nothing tells when a message has arrived
+                await asyncio.sleep(0)
+        release = asyncio.create_task(node.release([shard]))
+        async with asyncio.timeout(10):
+            outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        for error in outcomes:
+            assert isinstance(error, clstr.DrainingError)
+            assert not error.maybe_executed
+        assert not release.done()  # the state is not stored yet
+        go_on.set()
+        assert (await running).value == 1
+        await release
+        assert events == ["handled 1", "stored"]
+
+
+def server_waits(server: clstr.Transport) -> int:
+    """Return how many messages have arrived and not ended."""
+    assert isinstance(server, Engine)
+    return len(server.dispatcher.running())
