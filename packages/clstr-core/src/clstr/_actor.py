@@ -43,7 +43,8 @@ class Actor:
         key: The key, set before `on_start`.
         max_tasks: How many tasks `spawn` may have running.
         reentrant: Whether a message may be handled while the actor awaits a request that led to it. Where it may not,
-            such a message is refused with `CallCycleError`: waiting for its turn would never end.
+            such a message is refused with `CallCycleError`: waiting for its turn would never end. The turn is over
+            when all of them have ended: other messages, and the stop, come after that.
     """
 
     key: str

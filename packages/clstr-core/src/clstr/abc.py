@@ -17,7 +17,8 @@ T6  At most ``max_concurrent`` handlers run, also within a shard; ``max_queue`` 
     more get `OverloadedError` at once. A handler that awaits a clstr request lends its slot, and need not wait to get
     it back. Requests made inside a handler wait in a queue of their own and start first.
 T7  A handler has the smaller of ``handler_timeout`` and what is left of the TTL. Then it is cancelled and the caller
-    gets `HandlerTimeoutError`; its slot is free when its task has really ended.
+    gets `HandlerTimeoutError`; its slot is free when its task has really ended. One that waits for its turn at a key
+    all the while has not run: the message is refused, with `EnvelopeExpiredError` or `OverloadedError`.
 T8  ``timeout`` is how long the caller waits, ``ttl`` how long a node may start *and* run the message. The receiver
     counts from reading it; transit is not counted. An expired message never starts: `EnvelopeExpiredError`.
 T9  A request always ends: by ``timeout`` at the latest, with `RequestTimeoutError` (granularity 10 ms, upwards). When

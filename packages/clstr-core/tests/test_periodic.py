@@ -1,0 +1,120 @@
+"""Periodic work: a timer between its runs, a task in a turn while it runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+import clstr_testing
+from clstr._actor import Actor
+from clstr._context import Current, current
+from clstr._periodic import WORK_TIMEOUT, Timer
+from clstr._turns import Turns
+
+
+class Worker(Actor):
+    """Notes when it works, and for how long it is to."""
+
+    def __init__(self) -> None:
+        self.begun: list[float] = []
+        self.inside: list[Current | None] = []
+        self.lasts = 0.0
+        self.error: BaseException | None = None
+
+    async def work(self) -> None:
+        self.begun.append(round(asyncio.get_running_loop().time()))
+        self.inside.append(current())
+        await asyncio.sleep(self.lasts)
+        if self.error is not None:
+            raise self.error
+
+
+def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
+        runner.run(work)
+
+
+def test_seconds_are_counted_from_the_end_of_a_run_and_there_is_no_task_between() -> None:
+    async def run() -> None:
+        worker, turns = Worker(), Turns()
+        worker.lasts = 3.0
+        timer = Timer(worker, "work", 5.0, turns)
+        for _ in range(2):
+            assert asyncio.all_tasks() == {asyncio.current_task()}
+            await asyncio.sleep(6)
+            assert not turns.try_take()
+            assert len(asyncio.all_tasks()) == 2
+            await asyncio.sleep(2.5)
+            assert turns.try_take()
+            turns.end()
+        assert worker.begun == [5, 13]
+        assert worker.inside == [None, None]
+        assert timer.stop() is None
+        await asyncio.sleep(20)
+        assert worker.begun == [5, 13]
+
+    in_virtual_time(run())
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError()], ids=["error", "its own cancellation"])
+def test_a_run_that_fails_is_logged_and_ends_its_turn(caplog: pytest.LogCaptureFixture, error: BaseException) -> None:
+    async def run() -> None:
+        worker, turns = Worker(), Turns()
+        worker.error = error
+        timer = Timer(worker, "work", 5.0, turns)
+        await asyncio.sleep(11)
+        assert (worker.begun, turns.is_taken) == ([5, 10], False)
+        timer.stop()
+
+    in_virtual_time(run())
+    assert [record.name for record in caplog.records] == ["clstr.actor"] * 2
+    assert caplog.records[0].getMessage().startswith("periodic work of a Worker ")
+
+
+def test_a_run_that_hangs_is_cancelled_after_its_time(caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        worker, turns = Worker(), Turns()
+        worker.lasts = 1e6
+        timer = Timer(worker, "work", 5.0, turns)
+        await asyncio.sleep(4 + WORK_TIMEOUT)
+        assert not turns.try_take()
+        await asyncio.sleep(2)
+        assert turns.try_take()
+        turns.end()
+        await asyncio.sleep(5)
+        assert worker.begun == [5, 10 + WORK_TIMEOUT]
+        task = timer.stop()
+        assert task is not None
+        await asyncio.wait({task})
+        assert turns.try_take()
+
+    in_virtual_time(run())
+    [record] = caplog.records
+    assert record.getMessage() == "periodic work of a Worker failed, or took longer than 30 s"
+
+
+def test_a_run_that_is_cancelled_for_others_comes_again_and_one_that_is_sent_away_too() -> None:
+    async def run() -> None:
+        worker, turns = Worker(), Turns()
+        worker.lasts = 1e6
+        timer = Timer(worker, "work", 5.0, turns)
+        await asyncio.sleep(6)
+        cancelled = timer.cancel_run()
+        assert cancelled is not None
+        await asyncio.wait({cancelled})
+        assert turns.try_take()
+        await asyncio.sleep(6)
+        assert turns.waiting == 1
+        turns.send_away()
+        turns.end()
+        await asyncio.sleep(6)
+        assert worker.begun == [5, 17]
+        last = timer.stop()
+        assert last is not None
+        await asyncio.wait({last})
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_virtual_time(run())
