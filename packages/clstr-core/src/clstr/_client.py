@@ -255,5 +255,5 @@ def check_key(key: str) -> None:
         raise TypeError(f"key must be a str, not {type(key).__name__}")
     if not key:
         raise KeyRequiredError
-    if has_control_characters(key):
+    if not key.isprintable() and has_control_characters(key):  # nearly all are printable
         raise ValueError("the key holds control characters or lone surrogates: use printable text")

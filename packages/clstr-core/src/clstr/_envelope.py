@@ -123,7 +123,7 @@ def _check_headers(headers: Mapping[str, str]) -> None:
         text = "".join((*headers, *headers.values()))
     except TypeError:
         raise InvalidEnvelopeError("headers", "must map str to str") from None
-    if has_control_characters(text):
+    if not text.isprintable() and has_control_characters(text):  # nearly all are printable
         name = next(name for name, value in headers.items() if has_control_characters(name + value))
         # Not the value: those are never logged.
         raise InvalidEnvelopeError("headers", f"hold control characters in {name!r} or its value: encode or omit them")

@@ -37,8 +37,13 @@ def shard_for_key(key: str, num_shards: int, seed: str = "") -> int:
     """
     if type(num_shards) is not int or not 0 < num_shards <= MAX_SHARDS:  # in line: this runs for every request
         check_num_shards(num_shards)
+    if type(key) is not str:
+        _check_key(key)
     hasher = _start(seed)
-    hasher.update(_encode_key(key))
+    try:
+        hasher.update(key.encode())
+    except UnicodeEncodeError as error:
+        raise _unencodable(error) from None
     return int.from_bytes(hasher.digest(), "big") % num_shards
 
 
@@ -210,15 +215,15 @@ def _check_node_ids(node_ids: Iterable[str]) -> tuple[str, ...]:
     return nodes
 
 
-def _encode_key(key: str) -> bytes:
+def _check_key(key: object) -> None:
     if not isinstance(key, str):
         raise TypeError(f"key must be a str, not {type(key).__name__}")
-    try:
-        return key.encode()
-    except UnicodeEncodeError as error:
-        raise ValueError(
-            f"key holds a lone surrogate at index {error.start}, which has no UTF-8: use text that can be encoded"
-        ) from None
+
+
+def _unencodable(error: UnicodeEncodeError) -> ValueError:
+    return ValueError(
+        f"key holds a lone surrogate at index {error.start}, which has no UTF-8: use text that can be encoded"
+    )
 
 
 def _start(seed: str) -> blake2b:

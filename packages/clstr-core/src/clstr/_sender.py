@@ -6,7 +6,7 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Generator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -40,14 +40,13 @@ class Sender:
         self._metrics = metrics
         self._middleware = middleware
 
-    async def request(self, to: Destination, message_type: str, data: bytes, options: SendOptions) -> bytes:
-        """Send a request and return the bytes of its reply."""
+    def request(self, to: Destination, message_type: str, data: bytes, options: SendOptions) -> Awaitable[bytes]:
+        """Send a request and return, once awaited, the bytes of its reply."""
         inside = current()
         envelope = _make_envelope(to, message_type, data, options, inside)
-        if self._metrics is None:  # so it is in most clients: no clock is read
-            return await self._request(envelope, _timeout(options, to, inside))
-        with _measured_request(self._metrics, message_type):
-            return await self._request(envelope, _timeout(options, to, inside))
+        if self._metrics is None:  # so it is in most clients: no clock is read, and no coroutine stands in between
+            return self._request(envelope, _timeout(options, to, inside))
+        return self._measured(self._metrics, envelope, options, to, inside)
 
     async def notify(self, to: Destination, message_type: str, data: bytes, options: SendOptions) -> None:
         """Send a message that gets no reply."""
@@ -59,9 +58,18 @@ class Sender:
             with _counted(self._metrics, message_type, self._metrics.notify_completed):
                 await self._notify(envelope, _timeout(options, to, inside))
 
-    async def _request(self, envelope: Envelope, timeout: float) -> bytes:
+    async def _measured(
+        self, metrics: Metrics, envelope: Envelope, options: SendOptions, to: Destination, inside: Current | None
+    ) -> bytes:
+        with _measured_request(metrics, envelope.type):
+            return await self._request(envelope, _timeout(options, to, inside))
+
+    def _request(self, envelope: Envelope, timeout: float) -> Awaitable[bytes]:
         if not self._middleware:
-            return await self._transport.request(envelope, timeout=timeout)
+            return self._transport.request(envelope, timeout=timeout)
+        return self._wrapped(envelope, timeout)
+
+    async def _wrapped(self, envelope: Envelope, timeout: float) -> bytes:
         send = wrap(functools.partial(self._transport.request, timeout=timeout), self._middleware)
         return await send(envelope) or b""
 

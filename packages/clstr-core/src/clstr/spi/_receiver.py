@@ -96,7 +96,8 @@ class Receiver:
             raise InvalidEnvelopeError("shard", f"is {frame.shard}, but the message came for shard {shard}")
         if not 0 <= frame.depth <= MAX_DEPTH:
             raise InvalidEnvelopeError("depth", f"must be between 0 and {MAX_DEPTH}, not {frame.depth}")
-        if len(frame.chain) > MAX_CHAIN_KEYS or sum(map(len, frame.chain)) > MAX_CHAIN_BYTES:
+        chain = frame.chain
+        if chain and (len(chain) > MAX_CHAIN_KEYS or sum(map(len, chain)) > MAX_CHAIN_BYTES):
             raise InvalidEnvelopeError("chain", f"exceeds {MAX_CHAIN_KEYS} keys or {MAX_CHAIN_BYTES} bytes")
         envelope = Envelope(
             shard=shard,

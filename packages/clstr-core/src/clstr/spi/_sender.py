@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from clstr._chain import extend
 from clstr._context import Current, current
@@ -32,8 +33,7 @@ if TYPE_CHECKING:
 PAUSES = (0.0, 0.01, 0.05)
 
 
-@dataclass(slots=True, kw_only=True)
-class _Call:
+class _Call(msgspec.Struct, kw_only=True):
     """
     One request or notify, over all its attempts.
 
@@ -61,12 +61,14 @@ class Sender:
         self._loop = loop
         self._codec = codec
 
-    async def request(self, envelope: Envelope, timeout: float) -> bytes:
-        """Send and wait for the reply. Inside a handler the slot is lent meanwhile (T6)."""
+    def request(self, envelope: Envelope, timeout: float) -> Awaitable[bytes]:
+        """Check ``envelope``; once awaited, send it and wait for the reply."""
         inside = current()
         call = self._new_call(envelope, timeout, inside, oneway=False)
-        if inside is None:
-            return await self._exchange(call)
+        return self._exchange(call) if inside is None else self._exchange_inside(inside, call)
+
+    async def _exchange_inside(self, inside: Current, call: _Call) -> bytes:
+        """Lend the slot of the handler meanwhile (T6)."""
         inside.lend()
         try:
             return await self._exchange(call)
