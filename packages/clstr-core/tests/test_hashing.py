@@ -1,7 +1,7 @@
 """Keys to shards and shards to nodes: the same numbers as the Go package, minimal moves, clear refusals."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,13 +42,13 @@ shard_counts = st.integers(1, 40)
 def digests(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The node ids whose weights are computed, one for each digest."""
     computed: list[str] = []
-    score = _hashing._score
+    scores = _hashing._scores
 
-    def count(prefix: blake2b, node_id: str) -> bytes:
-        computed.append(node_id)
-        return score(prefix, node_id)
+    def count(prefix: blake2b, nodes: Sequence[bytes]) -> list[bytes]:
+        computed.extend(node.decode() for node in nodes)
+        return scores(prefix, nodes)
 
-    monkeypatch.setattr(_hashing, "_score", count)
+    monkeypatch.setattr(_hashing, "_scores", count)
     return computed
 
 
@@ -274,7 +274,7 @@ def test_a_leave_costs_digests_for_the_leavers_shards_alone(digests: list[str]) 
 @pytest.mark.parametrize("newcomer", ["a", "z"])
 def test_of_equal_weights_the_node_that_sorts_first_owns(monkeypatch: pytest.MonkeyPatch, newcomer: str) -> None:
     """As in the Go package, where a weight wins only if it is strictly greater; whoever joins last."""
-    monkeypatch.setattr(_hashing, "_score", lambda prefix, node_id: bytes(8))
+    monkeypatch.setattr(_hashing, "_scores", lambda prefix, nodes: [bytes(8)] * len(nodes))
     assignment = Assignment.of(["c", "b"], 2).join(newcomer)
     assert [assignment.owner(shard) for shard in range(2)] == [min("b", newcomer)] * 2
     assert assign_shards(["c", "b", newcomer], 2)[min("b", newcomer)] == [0, 1]

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from hashlib import blake2b
-from operator import itemgetter
 from typing import NamedTuple, Self
 
 from clstr._envelope import has_control_characters
@@ -125,7 +124,8 @@ class Assignment:
         """
         nodes = tuple(sorted(_check_node_ids(node_ids)))
         check_num_shards(num_shards)
-        claims = tuple(_best_claim(shard, nodes, seed) for shard in range(num_shards))
+        weigh = _Weights(nodes, seed)
+        claims = tuple(map(weigh.best, range(num_shards)))
         return cls(nodes=nodes, num_shards=num_shards, seed=seed, _claims=claims)
 
     def owner(self, shard: int) -> str:
@@ -143,16 +143,17 @@ class Assignment:
     def join(self, node_id: str) -> Self:
         """Return the assignment with ``node_id`` added; `ValueError` if it is one of the nodes already."""
         nodes = tuple(sorted(_check_node_ids((*self.nodes, node_id))))
-        claims = tuple(_challenge(shard, claim, node_id, self.seed) for shard, claim in enumerate(self._claims))
+        challenger = _Weights((node_id,), self.seed)
+        claims = tuple(_challenge(claim, challenger.of(shard)[0], node_id) for shard, claim in enumerate(self._claims))
         return type(self)(nodes=nodes, num_shards=self.num_shards, seed=self.seed, _claims=claims)
 
     def leave(self, node_id: str) -> Self:
         """Return the assignment without ``node_id``; `ValueError` if it is not one of the nodes, or the last one."""
         self._check_member(node_id)
         nodes = _check_node_ids(node for node in self.nodes if node != node_id)
+        heirs = _Weights(nodes, self.seed)
         claims = tuple(
-            _best_claim(shard, nodes, self.seed) if claim.owner == node_id else claim
-            for shard, claim in enumerate(self._claims)
+            heirs.best(shard) if claim.owner == node_id else claim for shard, claim in enumerate(self._claims)
         )
         return type(self)(nodes=nodes, num_shards=self.num_shards, seed=self.seed, _claims=claims)
 
@@ -240,28 +241,37 @@ def _seeded(seed: str) -> blake2b:
     return blake2b(f"{seed}\0".encode() if seed else b"", digest_size=_DIGEST_BYTES)
 
 
-def _shard_prefix(shard: int, seed: str) -> blake2b:
-    """Return a hasher that has read what the weights of every node for ``shard`` begin with."""
-    hasher = _start(seed)
-    hasher.update(b"shard:%d\0" % shard)
-    return hasher
+class _Weights:
+    """The weights of ``nodes``, which are sorted: what is the same for every shard is made once."""
+
+    def __init__(self, nodes: Sequence[str], seed: str) -> None:
+        self._nodes = nodes
+        self._encoded = [node.encode() for node in nodes]
+        self._seeded = _start(seed)
+
+    def best(self, shard: int) -> _Claim:
+        """Return the best claim to ``shard``; of equal ones the first node's, as Go does."""
+        scores = self.of(shard)
+        best = max(scores)
+        return _Claim(best, self._nodes[scores.index(best)])
+
+    def of(self, shard: int) -> list[bytes]:
+        """Return each node's weight for ``shard``."""
+        prefix = self._seeded.copy()
+        prefix.update(b"shard:%d\0" % shard)
+        return _scores(prefix, self._encoded)
 
 
-def _score(prefix: blake2b, node_id: str) -> bytes:
-    hasher = prefix.copy()
-    hasher.update(node_id.encode())
-    return hasher.digest()
+def _scores(prefix: blake2b, nodes: Sequence[bytes]) -> list[bytes]:
+    """Return the weight of each node. Copying what has read the prefix is cheaper than reading it again."""
+    scores = []
+    for node in nodes:
+        hasher = prefix.copy()
+        hasher.update(node)
+        scores.append(hasher.digest())
+    return scores
 
 
-def _best_claim(shard: int, nodes: Sequence[str], seed: str) -> _Claim:
-    """Return the best claim to ``shard``. ``nodes`` are sorted, and `max` keeps the first of equals, as Go does."""
-    prefix = _shard_prefix(shard, seed)
-    return max((_Claim(_score(prefix, node), node) for node in nodes), key=itemgetter(0))
-
-
-def _challenge(shard: int, claim: _Claim, node_id: str, seed: str) -> _Claim:
-    """Return the better of ``claim`` and the claim of ``node_id``; of equal ones, that of the node that sorts first."""
-    score = _score(_shard_prefix(shard, seed), node_id)
-    if (score, claim.owner) > (claim.score, node_id):
-        return _Claim(score, node_id)
-    return claim
+def _challenge(claim: _Claim, score: bytes, node_id: str) -> _Claim:
+    """Return the better of ``claim`` and what ``node_id`` has; of equal ones, that of the node that sorts first."""
+    return _Claim(score, node_id) if (score, claim.owner) > (claim.score, node_id) else claim
