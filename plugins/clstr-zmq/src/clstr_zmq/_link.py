@@ -1,0 +1,346 @@
+"""The ZeroMQ link: an inbox, an outbox for each other peer, and who holds what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Final, cast
+
+import zmq
+
+from clstr.errors import (
+    AuthenticationError,
+    ClstrError,
+    NoShardSubscriberError,
+    TransportUnavailableError,
+)
+from clstr.spi import Batcher, Link, Route, Sink
+from clstr_zmq._counters import Counters
+from clstr_zmq._curve import Security
+from clstr_zmq._directory import Directory, Lookup, look_up
+from clstr_zmq._identity import Identity
+from clstr_zmq._inbox import Inbox, To
+from clstr_zmq._options import Bind, Options
+from clstr_zmq._outbox import Outbox
+from clstr_zmq._protocol import MAX_PLACES, Drops, Hello, Holds, Place, Refused
+from clstr_zmq._routes import Routes
+from clstr_zmq._sockets import Dealer, Sockets
+
+SETTLE_TIMEOUT = 1.5  # seconds that opening waits for peers that do not answer; what they hold is learned later
+FLUSH_TIMEOUT = 0.3
+
+
+class Here:
+    """This very peer, as the receiver of its own messages."""
+
+
+HERE: Final = Here()
+
+
+class ZmqLink(Link):
+    """
+    One peer.
+
+    Args:
+        options: Where it is reached, whom it knows, how it is protected.
+        peer_id: Its id.
+        epoch: Which life of it this is.
+        max_bytes: The largest body that it takes.
+        logger: Where it says who comes and goes.
+        lookup: Resolves the URL's names.
+
+    Attributes:
+        sink: The engine's side.
+        me: Who this peer is.
+        counters: What happened beside what the engine counts.
+    """
+
+    sink: Sink
+    me: Identity
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        peer_id: str,
+        epoch: int,
+        max_bytes: int,
+        logger: logging.Logger,
+        lookup: Lookup = look_up,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._options = options
+        self._logger = logger
+        self._security = Security(options.curve, peer_id, logger)
+        self._epoch = epoch
+        self._max_bytes = max_bytes
+        self._routes = Routes[Outbox | Here]()
+        self._directory = Directory(options.seeds, self._new_outbox, self.settled, logger, lookup)
+        self._local = Batcher[tuple[int, int, bytes]](self._loop, self._deliver_here)
+        self._sockets: Sockets | None = None
+        self._inbox: Inbox | None = None
+        self._held: set[int] = set()
+        self._news = asyncio.Event()
+        self._beats: asyncio.TimerHandle | None = None
+        self._refusal: ClstrError | None = None  # why a peer that the URL names does not want us
+        self._is_unwanted = False  # for good
+        self._is_open = False
+        self._is_closed = False
+        self.counters: Counters = Counters()
+
+    # Its life.
+
+    async def open(self, sink: Sink) -> None:
+        """Bind the inbox, and connect to those that answer soon."""
+        self.sink = sink
+        self._sockets = Sockets(self._max_bytes, self.counters, self._logger)
+        self._security.start(self._sockets)
+        if self._options.bind is None:
+            self._identify(None)
+        else:
+            self._directory.is_own(self._bind(self._options.bind).address)
+        self._beats = self._loop.call_later(self._options.heartbeat, self._beat, context=contextvars.Context())
+        self._directory.start()
+        await self._settle()
+        self._is_open = True
+
+    def _bind(self, bind: Bind) -> Place:
+        """Make the inbox; what arrives is read in the next tick at the earliest."""
+        assert self._sockets is not None  # noqa: S101 -- `open` made it
+        bind.check_free()
+        wire, endpoint = self._sockets.router(bind.endpoint, self._receive, self._security.guard)
+        place = Place(address=bind.advertised(endpoint), key=self._security.public_key)
+        self._identify(place)
+        self._inbox = Inbox(wire, place, self.me, self, counters=self.counters, logger=self._logger)
+        return place
+
+    def _receive(self, frames: list[zmq.Frame]) -> None:
+        assert self._inbox is not None  # noqa: S101 -- it is made in the tick that binds it
+        self._inbox.receive(frames)
+
+    def _identify(self, place: Place | None) -> None:
+        self.me = Identity(
+            cluster=self._options.cluster,
+            peer_id=self._security.peer_id,
+            epoch=self._epoch,
+            inbox=place,
+            max_bytes=self._max_bytes,
+        )
+
+    async def _settle(self) -> None:
+        """Wait for peers that may be there, but not for long; raise if one that the URL names does not want us."""
+        try:
+            async with asyncio.timeout(SETTLE_TIMEOUT):
+                while self._directory.is_settling and not self._is_unwanted:
+                    await self._news.wait()
+                    self._news.clear()
+        except TimeoutError:
+            self._logger.info("not every peer has answered yet; they are tried again")
+        if self._refusal is not None and (self._is_unwanted or not self._reaches_anybody()):
+            raise self._refusal
+
+    def _beat(self) -> None:
+        for outbox in self._directory:
+            outbox.beat()
+        for outbox in self._directory.forget_lost():
+            outbox.hang_up("it has not been reached for long")
+        if self._inbox is not None:
+            self._inbox.beat()
+        self._beats = self._loop.call_later(self._options.heartbeat, self._beat)
+
+    async def flush(self) -> None:
+        """Return when every live peer has read what was sent to it."""
+        fences = [outbox.fence() for outbox in self._directory]
+        try:
+            async with asyncio.timeout(FLUSH_TIMEOUT):
+                if self._inbox is not None:
+                    await self._inbox.flush()
+                for fence in fences:
+                    await fence
+        except TimeoutError:
+            self._logger.info("closing without waiting for peers that do not read")
+
+    async def aclose(self) -> None:
+        """Say good-bye, and release everything."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        if self._beats is not None:
+            self._beats.cancel()
+        for outbox in self._directory:
+            outbox.hang_up("this peer is closing", is_polite=True)
+        if self._inbox is not None:
+            self._inbox.close()
+        self._directory.close()
+        if self._sockets is not None:
+            await self._sockets.aclose()
+
+    # Shards.
+
+    async def hold(self, shards: Sequence[int]) -> None:
+        """Announce ``shards``; every peer that is connected knows of them on return."""
+        if self._inbox is None:
+            raise TransportUnavailableError(
+                "this peer has no inbox, so nobody can reach it: connect with bind=tcp://127.0.0.1:5555 or the like"
+            )
+        self._held.update(shards)
+        self._routes.hold(HERE, shards)
+        await self._inbox.acknowledged(self._inbox.announce(Holds, shards))
+
+    async def drop(self, shards: Sequence[int]) -> None:
+        """Take ``shards`` back; what every peer sent before it knew has arrived on return."""
+        self._held.difference_update(shards)
+        self._routes.drop(HERE, shards)
+        await asyncio.sleep(0)  # what this peer sent to itself in this tick
+        if self._inbox is not None:
+            await self._inbox.acknowledged(self._inbox.announce(Drops, shards))
+
+    def held(self) -> Sequence[int]:
+        """Return the shards that this peer holds."""
+        return sorted(self._held)
+
+    # Messages.
+
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
+        """Send to one of those that hold ``shard``."""
+        holder = self._routes.pick(shard)
+        if holder is None:
+            raise self._unowned(shard)
+        if isinstance(holder, Outbox):
+            return holder.send(shard, token, body, oneway=oneway)
+        self._local.add((shard, token, body))
+        if oneway:
+            self.sink.accepted(token)
+        return HERE
+
+    def _unowned(self, shard: int) -> ClstrError:
+        """Say why there is no way to an owner: nobody is, or nobody is known."""
+        if self._directory.is_settling:
+            return TransportUnavailableError("peers that may own the shard have not answered yet")
+        named = [outbox for outbox in self._directory if self._directory.is_named(outbox)]
+        if named and not self._reaches_anybody():
+            problems = "; ".join(f"{outbox.place.address}: {outbox.problem}" for outbox in named)
+            return TransportUnavailableError(f"no peer can be reached: {problems}")
+        return NoShardSubscriberError(shard)
+
+    def _reaches_anybody(self) -> bool:
+        return any(outbox.peer is not None for outbox in self._directory)
+
+    def _deliver_here(self, messages: list[tuple[int, int, bytes]]) -> None:
+        for shard, token, body in messages:
+            self.sink.request(shard, body, token)
+
+    def reply(self, to: object, body: bytes) -> bool:
+        """Send an answer back along the connection that the request came from."""
+        if isinstance(to, To):
+            return self._inbox is not None and self._inbox.reply(to, body)
+        self._loop.call_soon(self.sink.answer, cast("int", to), body, HERE, context=contextvars.Context())
+        return True
+
+    # What outboxes say.
+
+    def _new_outbox(self, place: Place) -> Outbox:
+        return Outbox(place, self, self._logger)
+
+    def dial(self, outbox: Outbox) -> Dealer:
+        """Begin to connect."""
+        assert self._sockets is not None  # noqa: S101 -- there are no outboxes before `open`
+        return self._sockets.dealer(outbox.place, outbox, self._security.credentials(outbox.place.key))
+
+    def welcomed(self, outbox: Outbox) -> None:
+        """An outbox may be written to, unless its peer is this one, or has another outbox."""
+        peer = outbox.peer
+        assert peer is not None  # noqa: S101 -- it was welcomed
+        others = (each for each in self._directory if each is not outbox and each.peer is not None)
+        twin = next((each for each in others if each.is_way_to(peer.peer_id, peer.epoch)), None)
+        if self.me.is_self(peer.peer_id, peer.epoch):
+            self._directory.is_own(outbox.place.address)
+            self._directory.remove(outbox)
+            outbox.hang_up("this is the peer itself", is_polite=True)
+        elif twin is not None:
+            outbox.yield_to(twin)
+        elif reason := self._security.check_host(outbox.place.key, peer.peer_id):
+            self.refused(outbox, Refused(code="identity", reason=reason))
+        else:
+            self._logger.info("connected to peer %s at %s", peer.peer_id, outbox.place.address)
+            if self._inbox is not None:
+                self._inbox.tell([peer.inbox])
+            self.settled()
+
+    def holds(self, outbox: Outbox, shards: Iterable[int]) -> None:
+        """An outbox's peer holds ``shards`` too."""
+        self._routes.hold(outbox, shards)
+
+    def drops(self, outbox: Outbox, shards: Iterable[int]) -> None:
+        """An outbox's peer does not hold ``shards`` any more."""
+        self._routes.drop(outbox, shards)
+
+    def heard_of(self, places: list[Place]) -> None:
+        """There are inboxes at these places too."""
+        connected = {outbox.peer.inbox.address for outbox in self._directory if outbox.peer is not None}
+        for place in places:
+            if place.address not in connected and self._is_reachable(place):
+                self._directory.add(place)
+
+    def _is_reachable(self, place: Place) -> bool:
+        """Tell whether a peer may send us there: not to other sockets of this machine, not to a key that we refuse."""
+        return place.address.startswith(f"{self._options.carrier}://") and self._security.trusts(place.key)
+
+    def lost(self, outbox: Outbox) -> None:
+        """An outbox has lost its connection: another address of the same peer may do."""
+        for each in self._directory:
+            each.take_over(outbox)
+
+    def has_left(self, outbox: Outbox) -> None:
+        """An outbox's peer has closed for good; the URL's peers may come back."""
+        self.lost(outbox)
+        if self._directory.is_named(outbox):
+            outbox.dial_later()
+        else:
+            self._directory.remove(outbox)
+
+    def refused(self, outbox: Outbox, refusal: Refused) -> None:
+        """An outbox's peer does not want us."""
+        if refusal.code == "stranger":
+            outbox.lost("it took this peer for dead")
+            return
+        reason = f"{outbox.place.address} refused this peer: {refusal.reason}"
+        self._logger.warning("%s", reason)
+        is_identity = refusal.code in {"identity", "key"}
+        self._refusal = AuthenticationError(reason) if is_identity else TransportUnavailableError(reason)
+        outbox.lost(refusal.reason)
+        if refusal.code == "taken":
+            self._is_unwanted = True
+            self._news.set()
+            if self._is_open:
+                self.sink.down(self._refusal, fatal=True)
+
+    def settled(self) -> None:
+        """One more is known to answer, or not to: requests that have no way are tried again."""
+        self._news.set()
+        if self._is_open:
+            self.sink.up()
+
+    # What the inbox asks.
+
+    def places(self) -> list[Place]:
+        """Return the inboxes of live peers."""
+        guests = self._inbox.guests if self._inbox is not None else []
+        known = [guest.hello.inbox for guest in guests if guest.hello.inbox is not None]
+        known += [outbox.peer.inbox for outbox in self._directory if outbox.peer is not None]
+        return list({place.address: place for place in known}.values())[:MAX_PLACES]
+
+    def check_name(self, user: str, peer_id: str) -> str:
+        """Return why the owner of a key must not have this id; empty if it may."""
+        return self._security.check_name(user, peer_id)
+
+    def visited(self, hello: Hello) -> None:
+        """A peer has connected to the inbox: an earlier life of it is over, and it may have an inbox too."""
+        for outbox in self._directory:
+            if outbox.peer is not None and outbox.is_former_life(hello.peer_id, hello.epoch):
+                outbox.lost("its peer has restarted")
+        if hello.inbox is not None:
+            self.heard_of([hello.inbox])
+            self._directory.dial(hello.inbox)

@@ -1,0 +1,363 @@
+"""An outbox: the way to one inbox of another peer, dialled again whenever it is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Iterable
+from typing import NamedTuple, Protocol
+
+import zmq
+
+from clstr.errors import ClstrError, OverloadedError, PayloadTooLargeError, TransportUnavailableError
+from clstr.spi import Batcher, Sink, pack, unpack
+from clstr_zmq._guests import MISSED_HEARTBEATS
+from clstr_zmq._identity import Identity
+from clstr_zmq._protocol import (
+    MAX_SHARDS,
+    Ack,
+    Answer,
+    Bye,
+    Control,
+    Drops,
+    Hello,
+    Holds,
+    Introduced,
+    Message,
+    Peers,
+    Ping,
+    Place,
+    Pong,
+    Refused,
+    TooLarge,
+    Welcome,
+    chunk_ends,
+    decode,
+    encode,
+    encode_request,
+)
+from clstr_zmq._sockets import HIGH_WATER_MARK, LINGER, Dealer
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect
+PATIENCE = 1.0  # seconds in which a peer that was just heard of may still turn out to hold a shard
+
+
+class Item(NamedTuple):
+    """
+    What waits for the end of the tick.
+
+    Attributes:
+        frame: What is sent.
+        token: The request's; ``None`` for what peers say to each other, which must not be lost.
+        oneway: Whether the engine waits to hear that it is on its way.
+    """
+
+    frame: bytes
+    token: int | None = None
+    oneway: bool = False
+
+
+class Caller(Protocol):
+    """What an outbox asks of its peer."""
+
+    sink: Sink
+    me: Identity
+
+    def dial(self, outbox: Outbox) -> Dealer:
+        """Begin to connect."""
+
+    def welcomed(self, outbox: Outbox) -> None:
+        """It may be written to."""
+
+    def holds(self, outbox: Outbox, shards: Iterable[int]) -> None:
+        """Its peer holds ``shards`` too."""
+
+    def drops(self, outbox: Outbox, shards: Iterable[int]) -> None:
+        """Its peer does not hold ``shards`` any more."""
+
+    def heard_of(self, places: list[Place]) -> None:
+        """There are inboxes at these places too."""
+
+    def lost(self, outbox: Outbox) -> None:
+        """Its connection is gone; it has been told to the sink, and will be dialled again."""
+
+    def refused(self, outbox: Outbox, refusal: Refused) -> None:
+        """Its peer does not want us."""
+
+    def has_left(self, outbox: Outbox) -> None:
+        """Its peer closes for good."""
+
+    def settled(self) -> None:
+        """One more is known to answer, or not to."""
+
+
+class Outbox:
+    """
+    The way to one inbox.
+
+    Args:
+        place: Where the inbox is.
+        caller: Its peer.
+        logger: Told when it is lost and found.
+
+    Attributes:
+        place: The same.
+        peer: What its peer said of itself; ``None`` while there is no connection.
+        shards: What its peer holds.
+        problem: Why there is no connection.
+        lost_at: Since when there is none, in loop time; ``None`` while there is one.
+        twin: The outbox of the same peer that it has yielded to.
+        is_settling: Whether it may still turn out that its peer holds a shard.
+    """
+
+    def __init__(self, place: Place, caller: Caller, logger: logging.Logger) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._caller = caller
+        self._logger = logger
+        self._dealer: Dealer | None = None
+        self._out = Batcher[Item](self._loop, self._write)
+        self._late: list[Item] = []
+        self._numbers = itertools.count(1)
+        self._fences: dict[int, asyncio.Future[None]] = {}
+        self._was_heard = False
+        self._misses = 0
+        self._pause = FIRST_PAUSE
+        self._timer: asyncio.TimerHandle | None = None
+        self.place: Place = place
+        self.peer: Welcome | None = None
+        self.shards: set[int] = set()
+        self.problem: str = "it has not answered yet"
+        self.lost_at: float | None = self._loop.time()
+        self.twin: Outbox | None = None
+        self.is_settling: bool = True
+        self._settling = self._loop.call_later(PATIENCE, self._settle)
+
+    # Its life.
+
+    def dial(self) -> None:
+        """Connect, unless that is under way, or another outbox of the same peer lives."""
+        self._stop_timer()
+        if self._dealer is None and self.twin is None:
+            self._misses, self._was_heard = 0, False
+            self._dealer = self._caller.dial(self)
+
+    def connected(self) -> None:
+        """There is a connection: say who this is."""
+        self._say_first(self._caller.me.hello())
+
+    def denied(self, reason: str) -> None:
+        """The other side does not accept our key."""
+        self._caller.refused(self, Refused(code="key", reason=reason))
+
+    def lost(self, reason: str) -> None:
+        """There is no connection, or none any more: dial again after a pause."""
+        if self._dealer is None:
+            return
+        self.hang_up(reason)
+        self.dial_later()
+        self._caller.lost(self)
+
+    def dial_later(self) -> None:
+        """Connect after a pause, longer each time that it is in vain."""
+        self._stop_timer()
+        self._timer = self._loop.call_later(self._pause, self.dial)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    def hang_up(self, reason: str, *, is_polite: bool = False) -> None:
+        """Close the connection, and do not dial again by itself."""
+        self._stop_timer()
+        dealer, self._dealer = self._dealer, None
+        if dealer is None:
+            return
+        if self.peer is not None:
+            self._logger.log(logging.DEBUG if is_polite else logging.INFO, "%s: %s", self.place.address, reason)
+            self.lost_at = self._loop.time()
+        self.peer, self.problem = None, reason
+        self._caller.drops(self, self.shards)
+        self.shards = set()
+        self._out.flush()  # there is no connection: what waits for the end of the tick is refused
+        self._late = []
+        if is_polite:
+            dealer.send(pack([encode(Bye())]))
+        dealer.close(LINGER if is_polite else 0)
+        self._pass()
+        self._settle()
+        self._caller.sink.lost(dealer)
+
+    def is_way_to(self, peer_id: str, epoch: int) -> bool:
+        """Tell whether its peer is this one."""
+        return self.peer is not None and (self.peer.peer_id, self.peer.epoch) == (peer_id, epoch)
+
+    def is_former_life(self, peer_id: str, epoch: int) -> bool:
+        """Tell whether its peer is an earlier life of this one."""
+        return self.peer is not None and self.peer.peer_id == peer_id and self.peer.epoch != epoch
+
+    def yield_to(self, twin: Outbox) -> None:
+        """Its peer has another outbox: one is enough, as long as that one lives."""
+        self.twin = twin
+        self.hang_up(f"it is the peer at {twin.place.address}", is_polite=True)
+
+    def take_over(self, twin: Outbox) -> None:
+        """Dial again if it has yielded to ``twin``."""
+        if self.twin is twin:
+            self.twin = None
+            self.dial()
+
+    def beat(self) -> None:
+        """Count a heartbeat; the peer is dead after some without a word from it. Our own loop may be late: no clock."""
+        if self._dealer is None:
+            return
+        self._misses = 0 if self._was_heard else self._misses + 1
+        self._was_heard = False
+        if self._misses >= MISSED_HEARTBEATS:
+            self.lost("it does not answer any more")
+        elif self.peer is not None:  # and writes what found no room
+            self._say(Ping(number=next(self._numbers)))
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _settle(self) -> None:
+        self._settling.cancel()
+        if self.is_settling:
+            self.is_settling = False
+            self._caller.settled()
+
+    # Out.
+
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Dealer:
+        """Send a request at the end of the tick; return what stands for this connection."""
+        if self._dealer is None or self.peer is None:
+            raise TransportUnavailableError(f"{self.place.address}: {self.problem}")
+        if len(body) > self.peer.max_bytes:
+            raise PayloadTooLargeError(len(body), self.peer.max_bytes)
+        self._out.add(Item(encode_request(token, shard, body), token, oneway))
+        return self._dealer
+
+    def _say(self, message: Control) -> None:
+        self._out.add(Item(encode(message)))
+
+    def _say_first(self, hello: Hello) -> None:
+        self._out.add(Item(encode(hello)))
+
+    def fence(self) -> asyncio.Future[None]:
+        """Return what is done when the peer has read everything that was sent, or the connection is gone."""
+        fence: asyncio.Future[None] = self._loop.create_future()
+        if self.peer is None:
+            fence.set_result(None)
+        else:
+            number = next(self._numbers)
+            self._fences[number] = fence
+            self._say(Ping(number=number))
+        return fence
+
+    def _pass(self, number: int | None = None) -> None:
+        """What was sent before the ping of this number was read; without one, nothing will be any more."""
+        for each in list(self._fences) if number is None else [number]:
+            fence = self._fences.pop(each, None)
+            if fence is not None and not fence.done():
+                fence.set_result(None)
+
+    def _write(self, items: list[Item]) -> None:
+        items, self._late = self._late + items, []
+        begin = 0
+        for end in chunk_ends([len(item.frame) for item in items]):
+            if self._dealer is None or not self._dealer.send(pack(item.frame for item in items[begin:end])):
+                self._keep(items[begin:])
+                return
+            for item in items[begin:end]:
+                if item.oneway and item.token is not None:
+                    self._caller.sink.accepted(item.token)
+            begin = end
+
+    def _keep(self, items: list[Item]) -> None:
+        """Nothing was taken: requests are refused, and what peers say to each other waits if the peer is alive."""
+        if self._dealer is not None:
+            self._dealer.look()  # is there no room, or no connection?
+        if self._dealer is None:
+            self._refuse(items, TransportUnavailableError(f"{self.place.address}: {self.problem}"), again_after=0.0)
+        else:
+            self._late = [item for item in items if item.token is None]
+            self._refuse(items, OverloadedError("unread messages of one peer", HIGH_WATER_MARK), again_after=None)
+
+    def _refuse(self, items: list[Item], error: ClstrError, again_after: float | None) -> None:
+        for item in items:
+            if item.token is not None:
+                self._caller.sink.refused(item.token, error, again_after=again_after)
+
+    # In.
+
+    def receive(self, frames: list[zmq.Frame]) -> None:
+        """A message came."""
+        dealer = self._dealer
+        if len(frames) != 1 or dealer is None:
+            self._caller.sink.garbage(f"a message of {len(frames)} ZeroMQ frames")
+            return
+        self._was_heard = True
+        try:
+            for frame in unpack(frames[0].bytes):
+                self._act(decode(frame), dealer)
+                if self._dealer is not dealer:
+                    return
+        except ValueError as error:
+            self._caller.sink.garbage(str(error))
+
+    def _act(self, message: Message, dealer: Dealer) -> None:
+        match message:
+            case Answer():
+                self._caller.sink.answer(message.token, message.body, dealer)
+            case Pong():
+                self._pass(message.number)
+            case Ping():
+                self._say(Pong(number=message.number))
+            case Holds() | Drops():
+                self._update(message)
+                self._say(Ack(number=message.number))
+            case Peers():
+                self._caller.heard_of(message.places)
+                self._say(Ack(number=message.number))
+            case _:
+                self._act_on_greeting(message)
+
+    def _act_on_greeting(self, message: Message) -> None:
+        match message:
+            case Welcome():
+                self._be_welcome(message)
+            case Introduced():
+                self._settle()
+            case Refused():
+                self._caller.refused(self, message)
+            case TooLarge():
+                maximum = self._caller.me.max_bytes
+                error = PayloadTooLargeError(message.size, maximum, is_reply=True)
+                self._caller.sink.failed(message.token, error)
+            case Bye():
+                self.hang_up("it has closed")
+                self._caller.has_left(self)
+            case _:
+                raise ValueError(f"a {type(message).__name__} that no inbox says")
+
+    def _be_welcome(self, welcome: Welcome) -> None:
+        self.peer, self.lost_at, self.problem = welcome, None, ""
+        self._pause = FIRST_PAUSE
+        self._caller.holds(self, self.shards)
+        self._caller.welcomed(self)
+
+    def _update(self, message: Holds | Drops) -> None:
+        """Note what the peer holds; before it has said that we are welcome, nothing is sent there."""
+        shards = set(message.shards)
+        if isinstance(message, Drops):
+            self.shards -= shards
+            self._caller.drops(self, shards)
+            return
+        if len(self.shards | shards) > MAX_SHARDS:
+            raise ValueError(f"a peer that claims to hold more than {MAX_SHARDS} shards")
+        self.shards |= shards
+        if self.peer is not None:
+            self._caller.holds(self, shards)
+
+
+__all__ = ["Caller", "Item", "Outbox"]

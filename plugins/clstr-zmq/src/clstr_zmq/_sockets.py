@@ -1,0 +1,208 @@
+"""The sockets of one peer, with the options that the transport's promises stand on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import zmq
+from zmq.utils.monitor import parse_monitor_message
+
+from clstr.errors import TransportUnavailableError
+from clstr_zmq._counters import Counters
+from clstr_zmq._protocol import Place
+from clstr_zmq._wire import Receive, Wire
+
+CHECK_INTERVAL = 0.25  # seconds between two looks for wake-ups that did not come
+LINGER = 200  # milliseconds for the last words, after which closing goes on without them
+HIGH_WATER_MARK = 10_000  # messages; as many as a peer may have in flight, so that it is reached by no peer that reads
+MAX_SOCKETS = 16_384
+HANDSHAKE_MS = 2_000
+CONNECT_MS = 2_000
+KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 2, 3  # the kernel's own look at connections that are silent
+UNSENT_MS = 10_000  # for bytes that the other machine does not acknowledge
+SLACK_BYTES = 64 * 1024  # what a message has beside its body
+
+_ENDED = {
+    zmq.Event.CLOSED: "nobody listens there",
+    zmq.Event.DISCONNECTED: "the connection broke",
+    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "it does not speak ZeroMQ, or not with these keys",
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "it does not speak ZeroMQ as we do: is CURVE on at one side only?",
+}
+_WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.HANDSHAKE_FAILED_AUTH
+for _event in _ENDED:
+    _WATCHED |= _event
+
+
+class DealerUser(Protocol):
+    """Who dials."""
+
+    def receive(self, frames: list[zmq.Frame]) -> None:
+        """A message came."""
+
+    def connected(self) -> None:
+        """There is a connection."""
+
+    def denied(self, reason: str) -> None:
+        """The other side does not accept our key."""
+
+    def lost(self, reason: str) -> None:
+        """There is no connection, or none any more."""
+
+
+class Dealer:
+    """
+    One connection to one inbox, once: when it ends it is not made again.
+
+    Args:
+        wire: For messages.
+        monitor: Tells what becomes of the connection.
+        socket: The wire's.
+    """
+
+    def __init__(self, wire: Wire, monitor: Wire, socket: zmq.Socket[bytes]) -> None:
+        self._wire = wire
+        self._monitor = monitor
+        self._socket = socket
+
+    def send(self, message: bytes) -> bool:
+        """Send; ``False`` if there is no connection, or no room."""
+        return self._wire.send(message)
+
+    def look(self) -> None:
+        """Learn now what has become of the connection."""
+        self._monitor.read()
+
+    def close(self, linger: int = 0) -> None:
+        """Close it. What was not sent has ``linger`` milliseconds."""
+        if not self._wire.is_closed:
+            self._socket.disable_monitor()
+            self._monitor.close()
+            self._wire.close(linger)
+
+
+class Sockets:
+    """
+    Makes sockets, and looks after all of them.
+
+    Args:
+        max_bytes: The largest body that is received.
+        counters: Where missed wake-ups are counted.
+        logger: Told of defects.
+    """
+
+    def __init__(self, max_bytes: int, counters: Counters, logger: logging.Logger) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._counters = counters
+        self._logger = logger
+        self._max_message = max_bytes + SLACK_BYTES
+        self._wires: set[Wire] = set()
+        self._context = zmq.Context()
+        self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
+        self._checks = self._loop.call_later(CHECK_INTERVAL, self._check)
+
+    def router(self, endpoint: str, receive: Receive, secure: Callable[[zmq.Socket[bytes]], None]) -> tuple[Wire, str]:
+        """
+        Bind an inbox; return it and the endpoint that it has, with its port.
+
+        Raises:
+            TransportUnavailableError: The address is in use, or is none of this machine's.
+        """
+        socket = self._socket(zmq.ROUTER, endpoint)
+        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # without it what cannot be sent vanishes silently
+        socket.setsockopt(zmq.BACKLOG, 1024)
+        try:
+            secure(socket)
+            socket.bind(endpoint)
+        except zmq.ZMQError as error:
+            socket.close(0)
+            raise TransportUnavailableError(f"cannot bind {endpoint}: {error.strerror}") from error
+        bound = cast("bytes", socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        return self._wire(socket, receive), bound
+
+    def dealer(
+        self,
+        place: Place,
+        user: DealerUser,
+        secure: Callable[[zmq.Socket[bytes]], None],
+    ) -> Dealer:
+        """
+        Begin to connect to an inbox.
+
+        Args:
+            place: Where it is.
+            user: Gets what arrives, and is told what becomes of the connection.
+            secure: Sets the options of CURVE.
+        """
+        socket = self._socket(zmq.DEALER, place.address)
+        socket.setsockopt(zmq.IMMEDIATE, 1)  # without it messages wait for whoever binds there one day
+        socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a connection that breaks is a new life, and ours to begin
+        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
+        secure(socket)
+
+        def observe(frames: list[zmq.Frame]) -> None:
+            event = zmq.Event(parse_monitor_message([frame.bytes for frame in frames])["event"])
+            if event == zmq.Event.HANDSHAKE_SUCCEEDED:
+                user.connected()
+            elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
+                user.denied("it does not accept our key")
+            elif event in _ENDED:
+                user.lost(_ENDED[event])
+
+        monitor = self._wire(socket.get_monitor_socket(_WATCHED), observe)
+        try:
+            socket.connect(place.address)
+        except zmq.ZMQError as error:  # no such address at all
+            self._loop.call_soon(user.lost, str(error.strerror))
+        return Dealer(self._wire(socket, user.receive), monitor, socket)
+
+    def zap(self, receive: Receive) -> Wire:
+        """Bind what ZeroMQ asks whether a key may connect."""
+        socket = self._context.socket(zmq.ROUTER)
+        socket.linger = 0
+        socket.bind("inproc://zeromq.zap.01")
+        return self._wire(socket, receive)
+
+    async def aclose(self) -> None:
+        """Close every socket, then the context, whose threads end with it."""
+        self._checks.cancel()
+        for wire in self._wires:
+            wire.close(LINGER)
+        self._wires.clear()
+        await asyncio.to_thread(self._context.term)  # lasts as long as the linger at most
+
+    def _socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.setsockopt(zmq.MAXMSGSIZE, self._max_message)
+        socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, 0)  # ZeroMQ's own can abort the process under back-pressure
+        socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
+        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
+        socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL)
+        socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
+        socket.setsockopt(zmq.TCP_MAXRT, UNSENT_MS)
+        return socket
+
+    def _wire(self, socket: zmq.Socket[bytes], receive: Receive) -> Wire:
+        wire = Wire(socket, receive, self._counters, self._logger)
+        self._wires.add(wire)
+        return wire
+
+    def _check(self) -> None:
+        self._wires = {wire for wire in self._wires if not wire.is_closed}
+        for wire in self._wires:
+            wire.check()
+        self._checks = self._loop.call_later(CHECK_INTERVAL, self._check)
+
+
+def set_nothing(_socket: zmq.Socket[bytes]) -> None:
+    """Leave a socket without CURVE."""
+
+
+__all__ = ["Dealer", "DealerUser", "Sockets", "set_nothing"]

@@ -1,0 +1,142 @@
+"""
+One ZeroMQ socket, driven by the loop.
+
+ZeroMQ's descriptor is edge-triggered: it becomes readable when something *begins* to wait, and any call to the socket,
+sending included, may take that notice away. So a wake-up is followed by reading until nothing is there, and each send
+by a look whether something is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import select
+import threading
+from collections.abc import Callable
+
+import zmq
+
+from clstr_zmq._counters import Counters
+
+MOST_AT_ONCE = 256  # messages that are read before others on the loop have their turn
+Receive = Callable[[list[zmq.Frame]], None]
+
+
+class GoneError(Exception):
+    """The connection that a message was for is closed."""
+
+
+class Wire:
+    """
+    Reads and writes without blocking, on the thread that made it.
+
+    Args:
+        socket: Belongs to the wire from here on.
+        receive: Gets the frames of each message. It may close the wire.
+        counters: Where a wake-up that never came is counted.
+        logger: Told of defects of ``receive``.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], receive: Receive, counters: Counters, logger: logging.Logger) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._context = contextvars.Context()  # not that of whoever happens to send first
+        self._thread = threading.get_ident()
+        self._socket = socket
+        self._receive = receive
+        self._counters = counters
+        self._logger = logger
+        self._descriptor: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # typed as any option's value
+        self._is_scheduled = False
+        self._has_read = False
+        self._loop.add_reader(self._descriptor, self.read)
+        self._read_soon()  # what came before there was a reader woke nobody
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._socket.closed
+
+    def send(self, *frames: bytes) -> bool:
+        """
+        Send a message; ``False`` if ZeroMQ has no room for it, or nobody to give it to.
+
+        Raises:
+            GoneError: The first frame names a connection that is closed.
+        """
+        self._check_thread()
+        try:
+            self._socket.send_multipart(frames, zmq.DONTWAIT)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                raise GoneError from None
+            raise
+        finally:
+            if self._is_readable():
+                self._read_soon()
+        return True
+
+    def close(self, linger: int = 0) -> None:
+        """Close the socket; what was not sent then has ``linger`` milliseconds."""
+        self._check_thread()
+        if not self.is_closed:
+            self._loop.remove_reader(self._descriptor)
+            self._socket.close(linger)
+
+    def check(self) -> None:
+        """
+        Read what no wake-up told of, and count it.
+
+        It waited for sure if nothing was read since the last check; otherwise it may have come just now.
+        """
+        if self._is_scheduled or _is_awake(self._descriptor):
+            return
+        was_idle, self._has_read = not self._has_read, False
+        if self._is_readable():
+            self._counters.missed_wakeups += was_idle
+            self._read_soon()
+
+    def _is_readable(self) -> bool:
+        return bool(self._events() & zmq.POLLIN)
+
+    def _events(self) -> int:
+        return self._socket.getsockopt(zmq.EVENTS)  # type: ignore[return-value]  # typed as any option's value
+
+    def _read_soon(self) -> None:
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self.read, context=self._context)
+
+    def read(self) -> None:
+        """Read until nothing is there, or others wait long enough."""
+        self._is_scheduled = False
+        for _ in range(MOST_AT_ONCE):
+            if self.is_closed:
+                return
+            try:
+                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            self._has_read = True
+            self._handle(frames)
+        if not self.is_closed:
+            self._read_soon()
+
+    def _handle(self, frames: list[zmq.Frame]) -> None:
+        try:
+            self._receive(frames)
+        except Exception:  # a defect must cost one message, not the reader
+            self._logger.exception("a message from another peer could not be handled")
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise RuntimeError("a ZeroMQ socket belongs to the thread of its event loop: use call_soon_threadsafe")
+
+
+def _is_awake(descriptor: int) -> bool:
+    """Tell whether a wake-up is on its way."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
