@@ -73,7 +73,7 @@ class Dealer:
 
     def look(self) -> None:
         """Learn now what has become of the connection."""
-        self._monitor.read()
+        self._monitor.drain()
 
     def close(self, linger: int = 0) -> None:
         """Close it. What was not sent has ``linger`` milliseconds."""
@@ -149,14 +149,16 @@ class Sockets:
             elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
                 user.denied("it does not accept our key")
             elif event in _ENDED:
+                wire.drain()  # what came before the end: answers, and why it ended
                 user.lost(_ENDED[event])
 
+        wire = self._wire(socket, user.receive)
         monitor = self._wire(socket.get_monitor_socket(_WATCHED), observe)
         try:
             socket.connect(place.address)
         except zmq.ZMQError as error:  # no such address at all
             self._loop.call_soon(user.lost, str(error.strerror))
-        return Dealer(self._wire(socket, user.receive), monitor, socket)
+        return Dealer(wire, monitor, socket)
 
     def zap(self, receive: Receive) -> Wire:
         """Bind what ZeroMQ asks whether a key may connect."""

@@ -49,7 +49,7 @@ class Wire:
         self._descriptor: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # typed as any option's value
         self._is_scheduled = False
         self._has_read = False
-        self._loop.add_reader(self._descriptor, self.read)
+        self._loop.add_reader(self._descriptor, self._read)
         self._read_soon()  # what came before there was a reader woke nobody
 
     @property
@@ -107,22 +107,31 @@ class Wire:
     def _read_soon(self) -> None:
         if not self._is_scheduled:
             self._is_scheduled = True
-            self._loop.call_soon(self.read, context=self._context)
+            self._loop.call_soon(self._read, context=self._context)
 
-    def read(self) -> None:
+    def drain(self) -> None:
+        """Read everything that is there now."""
+        while self._read_one():
+            pass
+
+    def _read(self) -> None:
         """Read until nothing is there, or others wait long enough."""
         self._is_scheduled = False
         for _ in range(MOST_AT_ONCE):
-            if self.is_closed:
+            if not self._read_one():
                 return
-            try:
-                frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
-            self._has_read = True
-            self._handle(frames)
-        if not self.is_closed:
-            self._read_soon()
+        self._read_soon()
+
+    def _read_one(self) -> bool:
+        if self.is_closed:
+            return False
+        try:
+            frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+        except zmq.Again:
+            return False
+        self._has_read = True
+        self._handle(frames)
+        return True
 
     def _handle(self, frames: list[zmq.Frame]) -> None:
         try:
