@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -12,13 +15,16 @@ import zmq
 import clstr
 from clstr.spi import pack
 from clstr_testing import FaultProxy, TransportSuite
+from clstr_zmq.__main__ import make_key
+from clstr_zmq._key_files import read_key_file
 from clstr_zmq._protocol import Hello, encode, encode_request
 
 
 class TestZmqOverTcp(TransportSuite):
     """Every peer has an inbox, and reaches the others' through proxies that can cut; all know one seed."""
 
-    most_peers = 5  # of one check, and the seed
+    most_peers = 5  # of one check, beside the seed
+    security: Mapping[str, Any] = MappingProxyType({})
     seed: str
     proxies: list[FaultProxy]
     inboxes: list[tuple[int, FaultProxy]]
@@ -40,7 +46,7 @@ class TestZmqOverTcp(TransportSuite):
         port, proxy = self.inboxes.pop(0)
         self._ports.append(port)
         url = f"zmq://{self.seed}?bind=tcp://127.0.0.1:{port}&advertise=127.0.0.1:{proxy.port}"
-        return await clstr.connect(url, **options)
+        return await clstr.connect(url, **self.security, **options)
 
     async def cut(self) -> None:
         for proxy in self.proxies:
@@ -52,11 +58,55 @@ class TestZmqOverTcp(TransportSuite):
             proxy.accept()
 
     async def inject(self, shard: int, body: bytes) -> None:
-        """Say hello to every inbox but the seed's, and send ``body``."""
-        hello = Hello(cluster="clstr", peer_id="injector", epoch=1, inbox=None, max_bytes=2**20)
-        with zmq.Context() as context:
-            for port in self._ports[1:]:
-                with context.socket(zmq.DEALER) as dealer:
-                    dealer.connect(f"tcp://127.0.0.1:{port}")
-                    dealer.send(pack([encode(hello)]))
-                    dealer.send(pack([encode_request(1, shard, body)]))
+        for port in self._ports[1:]:
+            await asyncio.to_thread(say, f"tcp://127.0.0.1:{port}", shard, body)
+
+
+class TestZmqOverTcpWithCurve(TestZmqOverTcp):
+    """Encrypted, and closed to those whose key is not on the list."""
+
+    @pytest.fixture(autouse=True)
+    def _make_keys(self, tmp_path: Path) -> None:
+        key, peers = tmp_path / "node.key", tmp_path / "peers"
+        peers.write_text(make_key("node", key))
+        self.security = {"curve_key": key, "curve_peers": peers}
+
+    async def inject(self, shard: int, body: bytes) -> None:
+        public, secret = read_key_file(self.security["curve_key"])
+        for port in self._ports[1:]:
+            await asyncio.to_thread(say, f"tcp://127.0.0.1:{port}", shard, body, (public.encode(), secret.encode()))
+
+
+class TestZmqOverIpc(TransportSuite):
+    """Over UNIX sockets."""
+
+    paths: list[Path]
+
+    @pytest.fixture(autouse=True)
+    async def _start_seed(self, tmp_path: Path) -> AsyncIterator[None]:
+        self.folder, self.paths = tmp_path, []
+        seed = await self.connect()
+        yield
+        await seed.aclose()
+
+    async def connect(self, **options: Any) -> clstr.Transport:
+        path = self.folder / f"{len(self.paths)}.sock"
+        seed = self.paths[0] if self.paths else ""
+        self.paths.append(path)
+        return await clstr.connect(f"zmq+ipc://{seed}?bind={path}", **options)
+
+    async def inject(self, shard: int, body: bytes) -> None:
+        for path in self.paths[1:]:
+            await asyncio.to_thread(say, f"ipc://{path}", shard, body)
+
+
+def say(endpoint: str, shard: int, body: bytes, keys: tuple[bytes, bytes] | None = None) -> None:
+    """Say hello to an inbox, and send it a message; return when both are out."""
+    hello = Hello(cluster="clstr", peer_id="node.injector", epoch=1, inbox=None, max_bytes=2**20)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
+        if keys is not None:
+            dealer.curve_serverkey = dealer.curve_publickey = keys[0]
+            dealer.curve_secretkey = keys[1]
+        dealer.connect(endpoint)
+        dealer.send(pack([encode(hello)]))
+        dealer.send(pack([encode_request(1, shard, body)]))

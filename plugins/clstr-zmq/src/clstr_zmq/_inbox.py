@@ -44,6 +44,7 @@ from clstr_zmq._wire import GoneError, Wire
 
 TRIAL = 0.5  # seconds in which the holder of a peer id that somebody else claims has to show that it is alive
 PROBE_INTERVAL = 0.1  # seconds between two looks whether somebody who is waited for has gone
+GOODBYE_TIMEOUT = 0.2
 PROBE_BYTES = 1024 * 1024
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
 
@@ -152,13 +153,20 @@ class Inbox:
             del self._late[route]
             self._write(route, frames)
 
-    def close(self) -> None:
-        """Say good-bye."""
+    async def say_goodbye(self) -> None:
+        """
+        Let every guest hang up, for a moment.
+
+        If the connection broke under them instead, ZeroMQ would throw away what they have not read yet, our good-bye
+        included.
+        """
         for _, _, timer in self._trials.values():
             timer.cancel()
+        self._trials.clear()
+        awaited = self._guests.begin(next(self._numbers), set(self._guests))
         for guest in self._guests:
             self._say(guest.route, Bye())
-            self._out[guest.route].flush()
+        await asyncio.wait((awaited.done,), timeout=GOODBYE_TIMEOUT)
 
     # Answers.
 

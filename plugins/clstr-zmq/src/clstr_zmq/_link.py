@@ -169,13 +169,17 @@ class ZmqLink(Link):
         self._is_closed = True
         if self._beats is not None:
             self._beats.cancel()
+        self._directory.close()
         for outbox in self._directory:
             outbox.hang_up("this peer is closing", is_polite=True)
-        if self._inbox is not None:
-            self._inbox.close()
-        self._directory.close()
+        try:
+            if self._inbox is not None:
+                await self._inbox.say_goodbye()
+        finally:
+            if self._sockets is not None:
+                self._sockets.close()
         if self._sockets is not None:
-            await self._sockets.aclose()
+            await self._sockets.wait_closed()
 
     # Shards.
 

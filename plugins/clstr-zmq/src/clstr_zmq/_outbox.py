@@ -335,7 +335,7 @@ class Outbox:
                 error = PayloadTooLargeError(message.size, maximum, is_reply=True)
                 self._caller.sink.failed(message.token, error)
             case Bye():
-                self.hang_up("it has closed")
+                self.hang_up("it has closed", is_polite=True)
                 self._caller.has_left(self)
             case _:
                 raise ValueError(f"a {type(message).__name__} that no inbox says")

@@ -102,6 +102,7 @@ class Sockets:
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._checks = self._loop.call_later(CHECK_INTERVAL, self._check)
+        self._ended: asyncio.Future[None] | None = None
 
     def router(self, endpoint: str, receive: Receive, secure: Callable[[zmq.Socket[bytes]], None]) -> tuple[Wire, str]:
         """
@@ -167,13 +168,18 @@ class Sockets:
         socket.bind("inproc://zeromq.zap.01")
         return self._wire(socket, receive)
 
-    async def aclose(self) -> None:
-        """Close every socket, then the context, whose threads end with it."""
+    def close(self) -> None:
+        """Close every socket; what was not sent has a moment more. ZeroMQ's threads end by themselves then."""
         self._checks.cancel()
         for wire in self._wires:
             wire.close(LINGER)
         self._wires.clear()
-        await asyncio.to_thread(self._context.term)  # lasts as long as the linger at most
+        self._ended = self._loop.run_in_executor(None, self._context.term)
+
+    async def wait_closed(self) -> None:
+        """Return when ZeroMQ's threads have ended."""
+        if self._ended is not None:
+            await asyncio.shield(self._ended)
 
     def _socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
         socket = self._context.socket(kind)
