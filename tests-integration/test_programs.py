@@ -30,7 +30,11 @@ def test_the_readme_program_prints_what_the_readme_says(tmp_path: Path) -> None:
     assert (result.stderr, result.stdout) == ("", match[2])
 
 
-@pytest.mark.parametrize("broker", [[], ["--broker", "nats"], ["--broker", "redis"]], ids=["memory", "nats", "redis"])
+@pytest.mark.parametrize(
+    "broker",
+    [[], *(["--broker", name] for name in ("nats", "redis", "zmq"))],
+    ids=["memory", "nats", "redis", "zmq"],
+)
 def test_the_demo_shows_every_section(broker: list[str]) -> None:
     result = run(str(DEMO), "--requests", "500", *broker)
     assert result.stderr == ""

@@ -1,9 +1,10 @@
 """
 A cluster at work: three nodes, many callers, a shard map, a take-over, an error, and figures.
 
-    python docs/examples/demo.py [--broker nats|redis | --url URL] [--input FILE]
+    python docs/examples/demo.py [--broker nats|redis|zmq | --url URL] [--input FILE]
 
-With ``--broker`` it starts a real one from a wheel, for ``redis`` that is Valkey, and stops it at the end.
+With ``--broker`` it starts a real one from a wheel, for ``redis`` that is Valkey, and stops it at the end; ZeroMQ has none,
+and gets a first peer that the others find each other by.
 
 Each line of the input is an order, ``CART ITEM QUANTITY``; ``--input -`` reads them from standard input. The cart is
 the key: all orders of one cart reach the one node that owns it.
@@ -16,18 +17,33 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from itertools import cycle, islice
 from pathlib import Path
 from statistics import median, quantiles
+from types import SimpleNamespace
+from typing import Any
 
 import msgspec
 
 import clstr
 import clstr_testing
 
-BROKERS = {"nats": clstr_testing.nats_server, "redis": clstr_testing.valkey_server}
+
+@asynccontextmanager
+async def first_peer() -> AsyncIterator[SimpleNamespace]:
+    """Start a peer of ZeroMQ by which all others find each other; there is no broker."""
+    port = clstr_testing.free_port()
+    async with clstr.connect(f"zmq://?bind=tcp://127.0.0.1:{port}"):
+        yield SimpleNamespace(url=f"zmq://127.0.0.1:{port}?bind=tcp://127.0.0.1:*")
+
+
+BROKERS: dict[str, Callable[[], AbstractAsyncContextManager[Any]]] = {
+    "nats": clstr_testing.nats_server,
+    "redis": clstr_testing.valkey_server,
+    "zmq": first_peer,
+}
 NODES = ["node-a", "node-b", "node-c"]
 NUM_SHARDS = 64
 ORDERS = Path(__file__).with_name("orders.txt")
@@ -154,7 +170,7 @@ async def show_unowned(client: clstr.Client, node: clstr.Node) -> None:
 async def running(broker: str) -> AsyncIterator[str]:
     """Start a broker and yield its URL; it ends with the block."""
     async with BROKERS[broker]() as server:
-        print(f"   a real broker runs at {server.url}")
+        print(f"   {'the first peer' if broker == 'zmq' else 'a real broker'} runs at {server.url}")
         yield server.url
 
 
