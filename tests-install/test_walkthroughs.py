@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from walkthrough import File, follow, steps
 
 TOP = Path(__file__).parents[1]
+START = TOP / "docs" / "start.md"
 GUIDE = TOP / "docs" / "guides" / "writing-a-transport.md"
 TEMPLATE = TOP / "template"
 
@@ -19,6 +21,16 @@ pytestmark = pytest.mark.timeout(600)
 
 def read(page: Path) -> str:
     return page.read_text(encoding="utf-8")
+
+
+def test_start_here(tmp_path: Path, environment: Mapping[str, str]) -> None:
+    """From nothing to nodes in processes of their own. The broker's port is another: 4222 may be taken."""
+    follow(read(START).replace("4222", str(free_port())), tmp_path, environment)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 def test_writing_a_transport(tmp_path: Path, environment: Mapping[str, str]) -> None:

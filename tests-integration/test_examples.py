@@ -6,6 +6,7 @@ import ast
 import asyncio
 import http.client
 import json
+import os
 import re
 import signal
 import subprocess
@@ -17,12 +18,13 @@ from textwrap import dedent
 
 import pytest
 
-from clstr_testing import nats_server, valkey_server
+import clstr
+from clstr_testing import free_port, nats_server, valkey_server
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 PROGRAMS = {path.stem: path for path in sorted(EXAMPLES.glob("*.py"))}
-ELSEWHERE = {"demo", "counter_http"}  # have tests of their own: test_programs.py, and below
-GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "programs.md"
+ELSEWHERE = {"demo", "counter_http", "beside_go", "service"}  # have tests of their own: test_programs.py, and below
+GUIDES = Path(__file__).parents[1] / "docs" / "guides"
 
 
 def promised(program: str) -> str:
@@ -31,19 +33,20 @@ def promised(program: str) -> str:
     return dedent(docstring.partition("It prints:\n\n")[2])
 
 
-PRINTING = [program for program in PROGRAMS if promised(program)]
+PRINTING = [program for program in PROGRAMS if program not in ELSEWHERE]
 
 
 def test_no_program_is_forgotten() -> None:
-    assert {*PRINTING, *ELSEWHERE} == {*PROGRAMS}
-    shown = re.findall(r'--8<-- "examples/(\w+)\.py"', GUIDE.read_text(encoding="utf-8"))
-    assert {*shown, "demo"} == {*PROGRAMS}
+    assert all(promised(program) for program in PRINTING)
+    pages = [page.read_text(encoding="utf-8") for page in GUIDES.glob("*.md")]
+    shown = re.findall(r'--8<-- "examples/(\w+)\.py"', "".join(pages))
+    assert sorted([*shown, "demo"]) == sorted(PROGRAMS)
 
 
 @pytest.fixture(params=["memory", "nats", "redis"])
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
     if request.param == "memory":
-        yield "memory://"
+        yield "memory://examples"
         return
     start = nats_server if request.param == "nats" else valkey_server
     async with start() as server:
@@ -59,6 +62,73 @@ async def test_a_program_prints_what_it_says(program: str, url: str) -> None:
         out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
     assert out.decode() == promised(program)
+
+
+async def test_the_program_beside_go_prints_what_it_says() -> None:
+    """It starts a server of its own."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, PROGRAMS["beside_go"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    async with asyncio.timeout(30):
+        out, err = await process.communicate()
+    assert (process.returncode, err.decode()) == (0, "")
+    assert out.decode() == promised("beside_go")
+
+
+def test_the_bytes_of_go_are_recorded_ones() -> None:
+    """They are among those that the transport itself is tested with."""
+    plugin = Path(__file__).parents[1] / "plugins" / "clstr-nats"
+    recorded = json.loads((plugin / "tests" / "data" / "wire.json").read_text(encoding="utf-8"))
+    tree = ast.parse(PROGRAMS["beside_go"].read_text(encoding="utf-8"))
+    constants = {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id[:3] == "GO_"
+    }
+    assert constants.pop("GO_REQUEST").decode() in {each["wire"] for each in recorded["envelopes"]}
+    assert {each.decode() for each in constants.pop("GO_REPLIES")} <= {each["wire"] for each in recorded["replies"]}
+    assert constants == {}
+
+
+async def is_open(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except ConnectionRefusedError:
+        return False
+    writer.close()
+    return True
+
+
+async def test_the_service_serves_says_so_and_ends_when_told() -> None:
+    port = free_port()
+    async with nats_server() as server, asyncio.timeout(30):
+        environment = {"CLSTR_URL": server.url, "NODE_ID": "node-0", "NODE_COUNT": "1", "HEALTH_PORT": str(port)}
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, PROGRAMS["service"], env={**os.environ, **environment}, stderr=subprocess.PIPE
+        )
+        assert process.stderr is not None
+        async with clstr.connect(server.url) as transport:
+            client = clstr.Client(transport, num_shards=256, timeout=20, retry_undelivered=True)
+            answer = await client.request_key("ada", "Greet", b'{"name":"Ada"}')
+        assert answer == b'{"text":"hello, Ada, from node-0"}'
+        while b"serves 256 shards" not in await process.stderr.readline():
+            assert not process.stderr.at_eof()
+        assert await is_open(port)
+        process.terminate()
+        rest = await process.stderr.read()
+        assert await process.wait() == 0, rest.decode()
+        assert b"Traceback" not in rest
+        assert not await is_open(port)
+
+
+async def test_a_service_without_its_settings_names_what_is_missing() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in {"NODE_ID", "CLSTR_URL"}}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, PROGRAMS["service"], env=environment, stderr=subprocess.PIPE
+    )
+    _, err = await process.communicate()
+    assert process.returncode == 1
+    assert b"KeyError: 'NODE_ID'" in err
 
 
 def ask(port: int, method: str, path: str) -> tuple[int, object]:

@@ -12,6 +12,8 @@ import pytest
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
 BLOCKS = {  # how many tests each block has, in order: a block that is lost, or collects nothing, is noticed
     "actors.md": [1, 1, 1],
+    "deploying.md": [1],
+    "errors-and-retries.md": [1, 1, 1],
     "testing-transports.md": [55, 1, 1, 1, 1, 1],
     "testing-your-application.md": [2, 3, 2, 1],
     "typed-handlers.md": [1, 1],
@@ -19,7 +21,10 @@ BLOCKS = {  # how many tests each block has, in order: a block that is lost, or 
 
 
 def blocks(guide: str) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```$", (GUIDES / guide).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    found = re.findall(
+        r"^```python\n(.*?)^```$", (GUIDES / guide).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    return [block for block in found if not block.startswith("--8<--")]  # a program: it has a test of its own
 
 
 @pytest.mark.parametrize("guide", BLOCKS)
