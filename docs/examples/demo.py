@@ -3,8 +3,8 @@ A cluster at work: three nodes, many callers, a shard map, a take-over, an error
 
     python docs/examples/demo.py [--broker nats|redis|zmq | --url URL] [--input FILE]
 
-With ``--broker`` it starts a real one from a wheel, for ``redis`` that is Valkey, and stops it at the end; ZeroMQ has none,
-and gets a first peer that the others find each other by.
+With ``--broker`` it starts a real one from a wheel, for ``redis`` that is Valkey, and stops it at the end; ZeroMQ has
+none, and gets a first peer that the others find each other by.
 
 Each line of the input is an order, ``CART ITEM QUANTITY``; ``--input -`` reads them from standard input. The cart is
 the key: all orders of one cart reach the one node that owns it.

@@ -49,7 +49,7 @@ class LossProvesNothingRan(PendingReplies):
 class NoWaitingForTheLink(LinkState):
     """While the link is down every call fails."""
 
-    async def wait_up(self, deadline: float) -> bool:
+    async def wait_up(self, deadline: float, give_up: float | None = None) -> bool:
         if not self.is_up:
             raise self._error()
         return True
@@ -59,17 +59,17 @@ class NoWaitingForTheLink(LinkState):
 class WaitsForTheLinkForEver(LinkState):
     """A call waits for the link as long as it may."""
 
-    async def wait_up(self, deadline: float) -> bool:
+    async def wait_up(self, deadline: float, give_up: float | None = None) -> bool:
         self._reconnect_wait = 1e6
-        return await super().wait_up(deadline)
+        return await super().wait_up(deadline, math.inf if give_up else None)
 
 
 @breaks("T9.1")
 class WaitsForTheLinkPastTheTimeout(LinkState):
     """While it waits for the link, a call forgets its timeout."""
 
-    async def wait_up(self, deadline: float) -> bool:
-        return await super().wait_up(math.inf)
+    async def wait_up(self, deadline: float, give_up: float | None = None) -> bool:
+        return await super().wait_up(math.inf, give_up)
 
 
 @breaks("T13.2")
