@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass
 
 from chaos.plan import BROKER_FAULTS, CLIENT_FAULTS, LINK_FAULTS, LOAD_FAULTS, NODE_FAULTS
-from clstr_testing import FaultProxy, Server, nats_server, valkey_server
+from clstr_testing import FaultProxy, Server, free_port, nats_server, valkey_server
 
 HEARTBEAT = 0.25  # seconds; the default of 1 would only make runs longer
 RENEWAL = 2.0  # seconds at most between two attempts to connect again
@@ -56,6 +56,30 @@ class BrokerSite(Site):
         return f"{scheme}://127.0.0.1:{self.links[name].port}?heartbeat={HEARTBEAT}{self._query}"
 
 
+class PeerSite(Site):
+    """No broker: nodes have inboxes, each behind a proxy, and everybody knows the first node's place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds = frozenset((*NODE_FAULTS, *CLIENT_FAULTS, *LINK_FAULTS, *LOAD_FAULTS))
+        self.detection = 4 * HEARTBEAT + RENEWAL + 0.5
+        self._seed = ""
+        self._inboxes: dict[str, int] = {}
+
+    async def url(self, name: str, stack: AsyncExitStack) -> str:
+        """Return the URL for the peer ``name``."""
+        query = f"?heartbeat={HEARTBEAT}&cluster=chaos"
+        if name.startswith("client"):
+            return f"zmq://{self._seed}{query}"
+        if name not in self.links:
+            inbox = free_port()
+            self.links[name] = await stack.enter_async_context(FaultProxy("127.0.0.1", inbox))
+            self._inboxes[name] = inbox
+            self._seed = self._seed or f"127.0.0.1:{self.links[name].port}"
+        bind = f"&bind=tcp://127.0.0.1:{self._inboxes[name]}&advertise=tcp://127.0.0.1:{self.links[name].port}"
+        return f"zmq://{self._seed}{query}{bind}"
+
+
 @dataclass(frozen=True, slots=True)
 class _Broker:
     start: Callable[[], AbstractAsyncContextManager[Server]]
@@ -64,12 +88,15 @@ class _Broker:
 
 
 BROKERS = {"nats": _Broker(nats_server, "", 3), "redis": _Broker(valkey_server, "", 5)}
-TRANSPORTS = (*BROKERS,)
+TRANSPORTS = (*BROKERS, "zmq")
 
 
 @asynccontextmanager
 async def site_of(transport: str) -> AsyncIterator[Site]:
     """Provide what a campaign over ``transport`` needs."""
+    if transport not in BROKERS:
+        yield PeerSite()
+        return
     broker = BROKERS[transport]
     async with broker.start() as server:
         yield BrokerSite(server, broker.query, broker.misses)
