@@ -60,14 +60,14 @@ async def sentinel(kind: str, server: Server) -> AsyncIterator[Server]:
 async def group(kind: str) -> AsyncIterator[Group]:
     start = SERVERS[kind]
     async with AsyncExitStack() as stack:
-        primary = await stack.enter_async_context(start("--repl-diskless-sync-delay", "0", "--shutdown-timeout", "0"))
-        replica = await stack.enter_async_context(
-            start("--replicaof", f"127.0.0.1 {primary.port}", "--shutdown-timeout", "0")
-        )
+        primary = await stack.enter_async_context(start("--repl-diskless-sync-delay", "0"))
+        replica = await stack.enter_async_context(start("--replicaof", f"127.0.0.1 {primary.port}"))
         await _until_linked(replica)
         sentinel = await stack.enter_async_context(start("--sentinel", config=_watching(primary)))
         await _until_known(sentinel)
         yield Group(primary, replica, sentinel)
+        for server in (primary, replica):
+            server.kill()  # in good order they would wait for each other
 
 
 async def _until_linked(replica: Server) -> None:
