@@ -15,7 +15,7 @@ import pytest
 import clstr_testing
 from clstr._actor import Actor, every, handles
 from clstr._actor_handler import ActorHandler
-from clstr._context import Current, current, is_refusal_of, set_current
+from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._message import Message
 from clstr._paused import Paused
@@ -677,6 +677,17 @@ async def test_an_exception_leaves_the_actor_alive(world: World) -> None:
     assert world.events == ["start a", "error oh no", "a x"]
 
 
+async def test_a_refusal_by_a_method_is_no_error_of_the_actor(world: World, handling: Handling) -> None:
+    class Picky(Worker):
+        async def do(self, message: Do, context: Context) -> str:
+            raise refuse(OverloadedError("patience", 0))
+
+    world.restarts = True
+    assert isinstance(await refused(handling, ActorHandler(Picky), message("a")), OverloadedError)
+    await ticks()
+    assert world.events == ["start a"]
+
+
 async def test_on_error_may_have_the_actor_started_anew_for_the_next_message(world: World) -> None:
     handler = ActorHandler(Worker)
     world.restarts = True
@@ -696,14 +707,16 @@ async def test_who_gives_a_failed_message_up_does_not_cancel_the_restart(world: 
     handler = ActorHandler(Worker)
     await handler(message("a"))
     world.restarts = True
-    world.hold("stop a")
-    failing, following = send(handler, "a", "oh no", "Fail"), send(handler, "a", "following")
-    async with asyncio.timeout(5):
-        with pytest.raises(ValueError, match="oh no"):
-            await failing
+    world.hold("a failing", "stop a")
+    world.errors["a failing"] = ValueError("oh no")
+    failing, following = send(handler, "a", "failing"), send(handler, "a", "following")
+    await ticks()
+    world.gates.pop("a failing").set()
+    with pytest.raises(ValueError, match="oh no"):
+        await failing
     failing.cancel()
     await ticks()
-    assert world.events[2:] == ["error oh no", "stop a"]
+    assert world.events[2:] == ["a failing", "error oh no", "stop a"]
     await world.let_go("stop a")
     assert await following == b'"following by 2"'
     assert world.live == 1
@@ -949,7 +962,7 @@ async def test_a_release_finds_nothing_to_stop_where_the_start_failed(world: Wor
     await world.let_go("start a")
     await released
     assert isinstance(answer.exception(), ValueError)
-    assert (world.events, len(handler)) == (["start a"], 0)
+    assert (world.events, len(handler), handler._live) == (["start a"], 0, 0)
 
 
 async def test_a_closed_handler_has_stopped_every_actor_and_refuses_messages(world: World, handling: Handling) -> None:

@@ -11,7 +11,7 @@ from clstr._actor import Actor
 from clstr._context import Current
 from clstr._message import type_name
 from clstr._periodic import Timer
-from clstr._stops import STOP_TIMEOUT, cancel_all, finish
+from clstr._stops import STOP_TIMEOUT, finish
 from clstr._turns import Turns
 
 _logger = logging.getLogger("clstr.actor")
@@ -82,12 +82,11 @@ class Cell:
         timers, self._timers = self._timers, ()
         if actor is None:
             return
-        kind = type_name(type(actor))
-        runs = [run for run in [timer.stop() for timer in timers] if run is not None]
-        await cancel_all(runs, f"periodic methods of a {kind}", _logger)
+        for timer in timers:
+            timer.stop()
         await actor.cancel_tasks()
         try:
-            await finish(actor.on_stop, f"stopping a {kind}", _logger)
+            await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", _logger)
         finally:
             await actor.cancel_tasks()
 

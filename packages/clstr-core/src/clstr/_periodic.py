@@ -53,14 +53,13 @@ class Timer:
             if not self._is_stopped:
                 self._handle = self._arm()
 
-    def cancel_run(self) -> asyncio.Task[None] | None:
-        """Cancel the run that is under way, or waits for its turn, and return its task."""
+    def cancel_run(self) -> None:
+        """Cancel the run that is under way, or waits for its turn."""
         if self._task is not None:
             self._task.cancel()
-        return self._task
 
-    def stop(self) -> asyncio.Task[None] | None:
-        """Run no more; return the task that was cancelled for it, if there is one."""
+    def stop(self) -> None:
+        """Run no more. With the turn in one's hands a run can only wait for it, and is over in a turn of the loop."""
         self._is_stopped = True
         self._handle.cancel()
-        return self.cancel_run()
+        self.cancel_run()
