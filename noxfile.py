@@ -103,6 +103,7 @@ def typecheck(session: nox.Session) -> None:
     session.run("mypy", "noxfile.py", "conftest.py", "docs/examples", *session.posargs)
     session.run("mypy", "tests-integration", *session.posargs)
     session.run("mypy", "tests-install", *session.posargs)
+    session.run("mypy", "tests-site", *session.posargs)
     python = f"--pythonpath={session.bin}/python"  # else it takes a .venv that it finds
     session.run("basedpyright", python, "packages/clstr-core/tests/typing/reply_types.py")  # infers as mypy does
     for member in MEMBERS:
@@ -171,9 +172,10 @@ def minimums(session: nox.Session) -> None:
 
 @nox.session
 def docs(session: nox.Session) -> None:
-    """Build the documentation; a broken link or reference fails."""
+    """Build the documentation, and look at it in a browser; a broken link or reference fails."""
     session.install(*pins("docs"))
-    session.run("mkdocs", "build", "--strict", *session.posargs, env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
+    session.run("pytest", "tests-site", *session.posargs)
 
 
 @nox.session
