@@ -32,6 +32,7 @@ SHOWN = {  # what nothing can run, and what looks at it
     ("README.md", "text"): "test_programs.py: what the program prints",
     ("docs/engine.md", "text"): "a drawing",
     ("docs/transports/nats.md", "text"): "test_docs.py: the configuration that the tests run with",
+    ("docs/transports/redis.md", "text"): "test_docs.py: the users that the tests run as",
     ("docs/concepts.md", "mermaid"): "test_site.py: drawn in a browser",
     ("docs/guides/deploying.md", "dockerfile"): "test_deploy.py",
     ("docs/guides/deploying.md", "ini"): "test_deploy.py",
