@@ -61,7 +61,7 @@ async def group(kind: str) -> AsyncIterator[Group]:
     start = SERVERS[kind]
     async with AsyncExitStack() as stack:
         primary = await stack.enter_async_context(start("--repl-diskless-sync-delay", "0"))
-        replica = await stack.enter_async_context(start("--replicaof", f"127.0.0.1 {primary.port}"))
+        replica = await stack.enter_async_context(start("--replicaof", "127.0.0.1", str(primary.port)))
         await _until_linked(replica)
         sentinel = await stack.enter_async_context(start("--sentinel", config=_watching(primary)))
         await _until_known(sentinel)
