@@ -145,9 +145,11 @@ class Inbox:
         await self.acknowledged(awaited)
 
     def beat(self) -> None:
-        """Count a heartbeat, and try again what found no room."""
+        """Count a heartbeat, ask everybody for a word until the next, and try again what found no room."""
         for guest in self._guests:
-            if not guest.beat():
+            if guest.beat():
+                self._say(guest.route, Ping(number=0))
+            else:
                 self._remove(guest, "has not been heard of any more")
         for route, frames in list(self._late.items()):
             del self._late[route]

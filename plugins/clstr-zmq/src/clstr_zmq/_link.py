@@ -314,12 +314,14 @@ class ZmqLink(Link):
         self._logger.warning("%s", reason)
         is_identity = refusal.code in {"identity", "key"}
         self._refusal = AuthenticationError(reason) if is_identity else TransportUnavailableError(reason)
-        outbox.lost(refusal.reason)
-        if refusal.code == "taken":
-            self._is_unwanted = True
-            self._news.set()
-            if self._is_open:
-                self.sink.down(self._refusal, fatal=True)
+        if refusal.code != "taken":
+            outbox.lost(refusal.reason)
+            return
+        self._is_unwanted = True
+        outbox.hang_up(refusal.reason)
+        self._news.set()
+        if self._is_open:
+            self.sink.down(self._refusal, fatal=True)
 
     def settled(self) -> None:
         """One more is known to answer, or not to: requests that have no way are tried again."""

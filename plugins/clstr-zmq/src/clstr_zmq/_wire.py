@@ -95,7 +95,11 @@ class Wire:
             return
         was_idle, self._has_read = not self._has_read, False
         if self._is_readable():
-            self._counters.missed_wakeups += was_idle
+            if was_idle:
+                self._counters.missed_wakeups += 1
+                self._logger.error(
+                    "ZeroMQ had a message and woke nobody: please report it, it is a defect of clstr-zmq"
+                )
             self._read_soon()
 
     def _is_readable(self) -> bool:
