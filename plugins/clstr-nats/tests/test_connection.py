@@ -57,6 +57,17 @@ async def test_a_message_is_handed_over_by_the_reader_itself(peer: Peer, server:
     assert len(asyncio.all_tasks()) == tasks
 
 
+async def test_whole_messages_are_read_by_our_parser(
+    peer: Peer, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`_ps`: nats-py reads with the parser that it finds there."""
+    connection = await peer.dial(server.port)
+    monkeypatch.delattr(Connection, "_process_msg")  # nats-py's own would look for a subscription, and find none
+    connection.write(b"SUB a 1\r\nPUB a 4\r\ndata\r\n")
+    await pong(connection)
+    assert peer.messages == [(1, b"a", b"", b"", b"data")]
+
+
 async def test_one_ping_fences_all_that_was_written_before_it(peer: Peer, fake_server: Any) -> None:
     """`_pongs`, `_process_pong`. nats-py's own flush overtakes what waits for its flusher (N1)."""
     connection = await peer.dial(fake_server.port)
@@ -103,11 +114,12 @@ async def test_a_right_that_is_refused_does_not_end_it(peer: Peer, fake_server: 
     "poison",
     [
         b"MSG a\xff 1 2\r\nhi\r\n",
+        b"MSG a 1 reply\x0bto\x0cme 2\r\nhi\r\n",
         b"HMSG a 1 10 12\r\nNATS/1.0\xff\xffhi\r\n",
         b"HMSG a 1 12 14\r\nno newline!!hi\r\n",
         b"HMSG a 1 16 18\r\nNATS/1.0 9\xff9 x\r\nhi\r\n",
     ],
-    ids=["subject", "header", "block", "status"],
+    ids=["subject", "white space", "header", "block", "status"],
 )
 async def test_poison_does_not_stop_the_reader(peer: Peer, fake_server: Any, poison: bytes) -> None:
     """`_process_msg` (N7): nats-py's own would end the reader, and `is_connected` would stay true."""

@@ -1,10 +1,10 @@
 """
 One connection to one NATS server, and everything that needs private names of nats-py.
 
-nats-py dials, shakes hands and parses. What it does on top of that is not used, since it loses, repeats or delays
-messages: queues and tasks for each subscription, the buffer that outlives a connection, reconnecting, callbacks. A
-connection here ends once, and another one takes its place. Each private name has its test in
-``tests/test_connection.py``.
+nats-py dials, shakes hands and parses, but for whole messages, which `_parser` reads. What it does on top of that is
+not used, since it loses, repeats or delays messages: queues and tasks for each subscription, the buffer that outlives a
+connection, reconnecting, callbacks. A connection here ends once, and another one takes its place. Each private name has
+its test in ``tests/test_connection.py``.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ import nats.errors
 from nats.aio.client import Client
 
 from clstr.errors import TransportUnavailableError
+from clstr_nats._parser import MessageParser, OnMessage
 
 MOST_NOT_SENT = 128 * 1024  # bytes that the system takes beyond what is in flight
 NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
-
-OnMessage = Callable[[int, bytes, bytes, bytes, bytes], None]
 
 
 def _keep_back(connected: socket.socket) -> None:
@@ -56,7 +55,7 @@ class Connection(Client):
         self._is_lost = False
         self._needs_tls = False
         self._written = 0
-        self._received = 0
+        self._ps = self._parser = MessageParser(self, on_message)
 
     async def dial(self, server: str, *, needs_tls: bool, tls: ssl.SSLContext | None, **options: Any) -> None:
         """
@@ -101,7 +100,6 @@ class Connection(Client):
         return super()._connect_command()
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
-        self._received += 1
         self._on_message(sid, subject, reply, headers or b"", data)
 
     async def _process_err(self, err_msg: str) -> None:
@@ -136,13 +134,13 @@ class Connection(Client):
 
     @property
     def progress(self) -> int:
-        """A number that grows with each message that is read, and with each byte that the socket takes."""
-        return self._received + self._written - self.unsent_bytes
+        """A number that grows with each byte that is read, and with each that the socket takes."""
+        return self._parser.bytes_read + self._written - self.unsent_bytes
 
-    def write(self, data: bytes) -> None:
-        """Hand bytes to the socket, in order, now."""
-        self._written += len(data)
-        self._socket.write(data)
+    def write(self, *parts: bytes) -> None:
+        """Hand bytes to the socket, in order, now; joining them is left to it, which need not."""
+        self._written += sum(map(len, parts))
+        self._socket.writelines(parts)
 
     def ping(self) -> asyncio.Future[bool]:
         """Send a PING behind all that was written; the future is done when everything that it caused was read."""

@@ -249,8 +249,8 @@ class NatsLink(Link):
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
-        self._usable()
-        self._check_room(body)
+        if self._out_bytes + self._usable().unsent_bytes + len(body) > self._max_unsent_bytes:
+            raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
         self._rights.sending(shard, token)
         reply_to = self._subjects.reply_to(shard, token)
         self._publish(f"PUB {self._subjects.shard(shard)} {reply_to} {len(body)}\r\n".encode(), body)
@@ -272,17 +272,12 @@ class NatsLink(Link):
 
     def _publish(self, command: bytes, body: bytes) -> None:
         self._out_bytes += len(body)
-        self._out.add(b"%s%s\r\n" % (command, body))
+        self._out.add(command, body, b"\r\n")  # not joined yet: that is done once for all of a tick
 
     def _usable(self) -> Connection:
         if self._connection is None or not self._is_up:
             raise TransportUnavailableError("the connection to NATS is lost; it is being renewed")
         return self._connection
-
-    def _check_room(self, body: bytes) -> None:
-        unsent = self._out_bytes + self._usable().unsent_bytes + len(body)
-        if unsent > self._max_unsent_bytes:
-            raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
 
     def _write(self, commands: list[bytes]) -> None:
         """Write what one tick has published; one fence serves all of it (a refusal or a 503 comes before the PONG)."""
@@ -292,7 +287,7 @@ class NatsLink(Link):
         connection = self._connection
         if connection is None:  # whoever waits for these was told that the link is down
             return
-        connection.write(b"".join(commands))
+        connection.write(*commands)
         if notifies or unfenced:
             connection.ping().add_done_callback(partial(self._passed, notifies, unfenced))
 

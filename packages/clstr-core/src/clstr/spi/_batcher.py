@@ -25,11 +25,11 @@ class Batcher(Generic[T]):
         self._write = write
         self._items: list[T] = []
 
-    def add(self, item: T) -> None:
-        """Write ``item`` with the others of this tick."""
+    def add(self, *items: T) -> None:
+        """Write ``items`` with the others of this tick."""
         if not self._items:
             self._loop.call_soon(self.flush, context=self._context)
-        self._items.append(item)
+        self._items += items
 
     def flush(self) -> None:
         """Write what is there now."""
