@@ -63,8 +63,8 @@ TRANSPORTS: dict[str, Transport] = {
     "memory": Transport(
         url="memory://bench",
         is_in_process=True,
-        raw={"pykka": None},
-        actor={"pykka": 1.5},
+        raw={},
+        actor={"pykka": 1.5, "pykka-pipelined": None},
         bare="pykka",
     ),
     "nats": Transport(
@@ -88,6 +88,7 @@ CONTENDERS: dict[str, Entry] = {
     "grpc": Entry(home="grpc_aio.GrpcAio"),
     "nats-py": Entry(home="nats_request.NatsRequest", broker=nats_server),
     "pykka": Entry(home="pykka_ask.PykkaAsk", is_in_process=True),
+    "pykka-pipelined": Entry(home="pykka_ask.PykkaPipelined", is_in_process=True),
     "redis-py": Entry(home="redis_pubsub.RedisPubSub", broker=valkey_server),
     "zmq": Entry(home="zmq_asyncio.ZmqAsyncio"),
 }
