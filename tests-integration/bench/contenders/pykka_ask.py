@@ -56,7 +56,7 @@ class PykkaAsk(Contender):
 
         return request
 
-    async def drive(self, ask: Ask, load: Load) -> Timing:  # noqa: ARG002 -- that is for one caller
+    async def drive(self, ask: Ask, load: Load) -> Timing:
         """Let each caller, a thread, ask and wait."""
         numbers, took, payload = itertools.count(), array("d"), load.payload
         began = time.perf_counter()
@@ -79,7 +79,7 @@ class PykkaAsk(Contender):
 class PykkaPipelined(PykkaAsk):
     """The same, but one thread keeps as many asks in flight as there are callers, and takes their answers in order."""
 
-    async def drive(self, ask: Ask, load: Load) -> Timing:  # noqa: ARG002 -- as above
+    async def drive(self, ask: Ask, load: Load) -> Timing:
         """Ask without waiting."""
         numbers, took, payload = itertools.cycle(range(load.keys)), array("d"), load.payload
         waiting: deque[tuple[float, pykka.Future[Any]]] = deque()
