@@ -103,6 +103,7 @@ def typecheck(session: nox.Session) -> None:
     session.run("mypy", "noxfile.py", "conftest.py", "docs/examples", *session.posargs)
     session.run("mypy", "tests-integration", *session.posargs)
     session.run("mypy", "tests-install", *session.posargs)
+    session.run("mypy", "tests-release", *session.posargs)
     session.run("mypy", "tests-site", *session.posargs)
     python = f"--pythonpath={session.bin}/python"  # else it takes a .venv that it finds
     session.run("basedpyright", python, "packages/clstr-core/tests/typing/reply_types.py")  # infers as mypy does
@@ -142,7 +143,8 @@ def build(session: nox.Session) -> None:
     session.install(*pins("build"))
     shutil.rmtree("dist", ignore_errors=True)
     environments = Path(session.create_tmp()).resolve()  # hatch would keep them in the user's home
-    session.run("hatch", "build", "--all", *session.posargs, env={"HATCH_DATA_DIR": str(environments)})
+    # No arguments of the command line: they are those of release-check, which this session precedes.
+    session.run("hatch", "build", "--all", env={"HATCH_DATA_DIR": str(environments)})
 
 
 @nox.session(requires=["build"], reuse_venv=False)
@@ -159,6 +161,13 @@ def installs(session: nox.Session) -> None:
     """Install the wheels into fresh environments, as readers of the documentation would."""
     session.install(*pins("installs"))
     session.run("pytest", "tests-install", *session.posargs)
+
+
+@nox.session(name="release-check", requires=["build"])
+def release_check(session: nox.Session) -> None:
+    """Hold what is built, the changelog and the interfaces to what a release needs: ``-- --release v0.1.0`` for one."""
+    session.install(*pins("release"))
+    session.run("pytest", "tests-release", *session.posargs)
 
 
 @nox.session
