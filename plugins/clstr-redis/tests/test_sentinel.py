@@ -149,6 +149,11 @@ async def test_a_service_that_no_sentinel_knows_is_named(sentinel: Server, conne
         await open_through(connect, sentinel.port, service="nobody")
 
 
+async def test_a_sentinel_that_is_taken_for_a_server_is_named(sentinel: Server, connect: Connect) -> None:
+    with pytest.raises(TransportUnavailableError, match=r"it is a sentinel: write redis\+sentinel://"):
+        await connect(sentinel.port)
+
+
 async def test_sentinels_have_a_user_of_their_own(sentinel: Server, connect: Connect) -> None:
     query = "?sentinel_username=watcher&sentinel_password="
     transport = await open_through(connect, sentinel.port, query=f"{query}PLANTED")

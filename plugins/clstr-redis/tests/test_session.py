@@ -305,7 +305,7 @@ async def test_a_primary_that_becomes_a_replica_is_left(
     await node.subscribe([1], echo)
     async with FaultProxy(server.host, server.port) as nowhere:
         await admin.replicaof(nowhere.host, nowhere.port)
-        await logged(caplog, "the link is down: this is a read-only replica", 2)
+        await logged(caplog, "the link is down: the Redis server", 2)
         with pytest.raises(TransportUnavailableError, match="replica"):
             await client.request(message(1))
         with pytest.raises(TransportUnavailableError, match="read-only replica: name the primary"):
@@ -357,6 +357,33 @@ async def test_a_heartbeat_that_is_refused_is_complained_of_once_and_tried_again
     assert caplog.text.count("cannot be renewed, and end if that lasts") == 1
     assert "BUSY" in caplog.text
     assert len(fake_server.writers) == 1
+
+
+async def test_a_heartbeat_whose_answer_cannot_be_read_is_the_loss_of_the_link(
+    fake_server: Any, connect: Connect
+) -> None:
+    await connect(fake_server.port, query="?heartbeat=0.02")
+    fake_server.answers[b"HELLO"] = b"+OK\r\n"
+    await fake_server.until(lambda: len(fake_server.writers) == 2)
+    del fake_server.answers[b"HELLO"]
+    await fake_server.until(lambda: sum(command[0] == b"SUBSCRIBE" for command in fake_server.said) == 2)
+
+
+async def test_a_defect_ends_the_transport_and_is_not_silent(
+    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(fake_server.port, query="?heartbeat=0.02")
+
+    async def broken(connection: object) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(client.link._leases, "renew", broken)  # type: ignore[attr-defined]  # the engine's
+    async with asyncio.timeout(10):
+        with pytest.raises(TransportUnavailableError, match="lost for good"):
+            await client.wait_closed()
+    with pytest.raises(TransportUnavailableError, match="lost for good"):
+        await client.request(message())
+    assert "has a defect" in caplog.text
 
 
 # Opening and closing.

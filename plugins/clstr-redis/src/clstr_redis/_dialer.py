@@ -19,11 +19,11 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
-from clstr.errors import ClstrError
+from clstr.errors import ClstrError, TransportUnavailableError
 from clstr_redis._connection import Connection
 from clstr_redis._errors import explain
 from clstr_redis._options import Options
-from clstr_redis._server import check_server
+from clstr_redis._server import why_unusable
 
 
 class Dialer:
@@ -61,7 +61,7 @@ class Dialer:
             async with asyncio.timeout(self._connect_timeout):
                 connection = new_connection(await self._raw())
                 await connection.dial()
-                check_server(await connection.ask(b"HELLO"))
+                await self.check(connection)
         except BaseException as error:
             if connection is not None:
                 await connection.end()
@@ -70,6 +70,17 @@ class Dialer:
             raise
         self._warn_of_plaintext()
         return connection
+
+    async def check(self, connection: Connection) -> None:
+        """
+        Ask the server whether it still is one that can be used.
+
+        Raises:
+            TransportUnavailableError: It is not, or the connection is lost.
+            redis.exceptions.ResponseError: It does not say.
+        """
+        if reason := why_unusable(await connection.ask(b"HELLO")):
+            raise TransportUnavailableError(f"{self._where()} cannot be used: {reason}")
 
     def explain(self, error: Exception) -> ClstrError:
         """Turn what the server says, or what dialling it ended with, into an error that names it."""

@@ -17,7 +17,6 @@ from clstr_redis._dialer import Dialer
 from clstr_redis._leases import Leases
 from clstr_redis._names import Names
 from clstr_redis._scripts import SCRIPTS
-from clstr_redis._server import check_server
 
 MISSED_HEARTBEATS = 3
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between attempts to connect again
@@ -72,6 +71,7 @@ class Session:
         self._sink = sink
         connection = await self._connect()
         self._keeper = asyncio.get_running_loop().create_task(self._keep(connection), context=contextvars.Context())
+        self._keeper.add_done_callback(self._keeper_ended)
 
     def usable(self) -> Connection:
         """
@@ -143,6 +143,14 @@ class Session:
                 await connection.end()
             connection = await self._reconnect()
 
+    def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
+        """It ends only by being cancelled; anything else is a defect, which must not leave a peer deaf in silence."""
+        error = None if keeper.cancelled() else keeper.exception()
+        if isinstance(error, Exception):
+            self._logger.error("clstr-redis has a defect and cannot stay connected", exc_info=error)
+            self._is_up = False
+            self._sink.down(error, fatal=True)
+
     async def _watch(self, connection: Connection) -> None:
         """Renew the leases until the connection is lost: it says so, or it is mute for three heartbeats."""
         while not connection.lost.done():
@@ -153,7 +161,7 @@ class Session:
     async def _beat(self, connection: Connection) -> None:
         """Ask the server whether it still is what it was, and renew the leases."""
         try:
-            check_server(await connection.ask(b"HELLO"))
+            await self._dialer.check(connection)
             await self._renew(connection)
         except redis.exceptions.ResponseError as error:
             self._complain(error)
