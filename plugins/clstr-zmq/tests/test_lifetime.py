@@ -48,7 +48,7 @@ async def test_a_thousand_peers_that_come_and_go_leave_nothing(connect: Connect,
             while inbox.guests:  # noqa: ASYNC110 -- ZeroMQ's threads tell no event
                 await asyncio.sleep(0.01)
         assert threading.active_count() <= before + 8  # the executor's own
-    assert (inbox._out, inbox._late) == ({}, {})
+    assert (inbox._post._out, inbox._post._late) == ({}, {})
 
 
 async def test_closing_beside_a_peer_that_does_not_read_does_not_wait_for_it(

@@ -516,7 +516,7 @@ async def test_sockets_refuse_other_threads(connect: Connect) -> None:
     inbox = link_of(seed)._inbox
     assert inbox is not None
     with pytest.raises(RuntimeError, match="belongs to the thread of its event loop"):
-        await asyncio.to_thread(inbox._wire.send, b"route", b"body")
+        await asyncio.to_thread(inbox._post._wire.send, b"route", b"body")
 
 
 async def test_a_restart_on_the_same_port_is_found_again(connect: Connect, new_port: NewPort) -> None:

@@ -182,7 +182,7 @@ async def test_nobody_gets_in_while_nobody_answers_who_may(connect: Connect, key
     assert link._sockets is not None
     inbox = link._inbox
     assert inbox is not None
-    [zap] = [wire for wire in link._sockets._wires if wire is not inbox._wire]
+    [zap] = [wire for wire in link._sockets._wires if wire is not inbox._post._wire]
     zap.close()
     for keys_of_its_own in (read_key_file(own["curve_key"]), None):
         peer = impostor(address_of(seed), public_key(seed_options), keys_of_its_own)

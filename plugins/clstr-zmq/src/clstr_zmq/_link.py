@@ -6,7 +6,6 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Iterable, Sequence
-from typing import Final, cast
 
 import zmq
 
@@ -16,10 +15,11 @@ from clstr.errors import (
     NoShardSubscriberError,
     TransportUnavailableError,
 )
-from clstr.spi import Batcher, Link, Route, Sink
+from clstr.spi import Link, Route, Sink
 from clstr_zmq._counters import Counters
 from clstr_zmq._curve import Security
 from clstr_zmq._directory import Directory, Lookup, look_up
+from clstr_zmq._here import Here, ToHere
 from clstr_zmq._identity import Identity
 from clstr_zmq._inbox import Inbox, To
 from clstr_zmq._options import Bind, Options
@@ -30,13 +30,6 @@ from clstr_zmq._sockets import Dealer, Sockets
 
 SETTLE_TIMEOUT = 1.5  # seconds that opening waits for peers that do not answer; what they hold is learned later
 FLUSH_TIMEOUT = 0.3
-
-
-class Here:
-    """This very peer, as the receiver of its own messages."""
-
-
-HERE: Final = Here()
 
 
 class ZmqLink(Link):
@@ -78,7 +71,7 @@ class ZmqLink(Link):
         self._max_bytes = max_bytes
         self._routes = Routes[Outbox | Here]()
         self._directory = Directory(options.seeds, self._new_outbox, self.settled, logger, lookup)
-        self._local = Batcher[tuple[int, int, bytes]](self._loop, self._deliver_here)
+        self._here = Here()
         self._sockets: Sockets | None = None
         self._inbox: Inbox | None = None
         self._held: set[int] = set()
@@ -94,7 +87,7 @@ class ZmqLink(Link):
 
     async def open(self, sink: Sink) -> None:
         """Bind the inbox, and connect to those that answer soon."""
-        self.sink = sink
+        self.sink = self._here.sink = sink
         self._sockets = Sockets(self._max_bytes, self.counters, self._logger)
         self._security.start(self._sockets)
         if self._options.bind is None:
@@ -190,13 +183,13 @@ class ZmqLink(Link):
                 "this peer has no inbox, so nobody can reach it: connect with bind=tcp://127.0.0.1:5555 or the like"
             )
         self._held.update(shards)
-        self._routes.hold(HERE, shards)
+        self._routes.hold(self._here, shards)
         await self._inbox.acknowledged(self._inbox.announce(Holds, shards))
 
     async def drop(self, shards: Sequence[int]) -> None:
         """Take ``shards`` back; what every peer sent before it knew has arrived on return."""
         self._held.difference_update(shards)
-        self._routes.drop(HERE, shards)
+        self._routes.drop(self._here, shards)
         await asyncio.sleep(0)  # what this peer sent to itself in this tick
         if self._inbox is not None:
             await self._inbox.acknowledged(self._inbox.announce(Drops, shards))
@@ -212,12 +205,7 @@ class ZmqLink(Link):
         holder = self._routes.pick(shard)
         if holder is None:
             raise self._unowned(shard)
-        if isinstance(holder, Outbox):
-            return holder.send(shard, token, body, oneway=oneway)
-        self._local.add((shard, token, body))
-        if oneway:
-            self.sink.accepted(token)
-        return HERE
+        return holder.send(shard, token, body, oneway=oneway)
 
     def _unowned(self, shard: int) -> ClstrError:
         """Say why there is no way to an owner: nobody is, or nobody is known."""
@@ -232,16 +220,12 @@ class ZmqLink(Link):
     def _reaches_anybody(self) -> bool:
         return any(outbox.peer is not None for outbox in self._directory)
 
-    def _deliver_here(self, messages: list[tuple[int, int, bytes]]) -> None:
-        for shard, token, body in messages:
-            self.sink.request(shard, body, token)
-
     def reply(self, to: object, body: bytes) -> bool:
         """Send an answer back along the connection that the request came from."""
-        if isinstance(to, To):
-            return self._inbox is not None and self._inbox.reply(to, body)
-        self._loop.call_soon(self.sink.answer, cast("int", to), body, HERE, context=contextvars.Context())
-        return True
+        if isinstance(to, ToHere):
+            self._here.reply(to, body)
+            return True
+        return isinstance(to, To) and self._inbox is not None and self._inbox.reply(to, body)
 
     # What outboxes say.
 

@@ -6,12 +6,13 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Iterable
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import zmq
 
-from clstr.errors import ClstrError, OverloadedError, PayloadTooLargeError, TransportUnavailableError
-from clstr.spi import Batcher, Sink, pack, unpack
+from clstr.errors import PayloadTooLargeError, TransportUnavailableError
+from clstr.spi import Sink, unpack
+from clstr_zmq._connection import Connection
 from clstr_zmq._guests import MISSED_HEARTBEATS
 from clstr_zmq._identity import Identity
 from clstr_zmq._protocol import (
@@ -19,9 +20,7 @@ from clstr_zmq._protocol import (
     Ack,
     Answer,
     Bye,
-    Control,
     Drops,
-    Hello,
     Holds,
     Introduced,
     Message,
@@ -32,30 +31,12 @@ from clstr_zmq._protocol import (
     Refused,
     TooLarge,
     Welcome,
-    chunk_ends,
     decode,
-    encode,
-    encode_request,
 )
-from clstr_zmq._sockets import HIGH_WATER_MARK, LINGER, Dealer
+from clstr_zmq._sockets import Dealer
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect
 PATIENCE = 1.0  # seconds in which a peer that was just heard of may still turn out to hold a shard
-
-
-class Item(NamedTuple):
-    """
-    What waits for the end of the tick.
-
-    Attributes:
-        frame: What is sent.
-        token: The request's; ``None`` for what peers say to each other, which must not be lost.
-        oneway: Whether the engine waits to hear that it is on its way.
-    """
-
-    frame: bytes
-    token: int | None = None
-    oneway: bool = False
 
 
 class Caller(Protocol):
@@ -115,9 +96,7 @@ class Outbox:
         self._loop = asyncio.get_running_loop()
         self._caller = caller
         self._logger = logger
-        self._dealer: Dealer | None = None
-        self._out = Batcher[Item](self._loop, self._write)
-        self._late: list[Item] = []
+        self._connection: Connection | None = None
         self._numbers = itertools.count(1)
         self._fences: dict[int, asyncio.Future[None]] = {}
         self._was_heard = False
@@ -138,13 +117,15 @@ class Outbox:
     def dial(self) -> None:
         """Connect, unless that is under way, or another outbox of the same peer lives."""
         self._stop_timer()
-        if self._dealer is None and self.twin is None:
+        if self._connection is None and self.twin is None:
             self._misses, self._was_heard = 0, False
-            self._dealer = self._caller.dial(self)
+            dealer = self._caller.dial(self)
+            self._connection = Connection(dealer, self.place.address, self._caller.sink)
 
     def connected(self) -> None:
         """There is a connection: say who this is."""
-        self._say_first(self._caller.me.hello())
+        if self._connection is not None:
+            self._connection.say(self._caller.me.hello())
 
     def denied(self, reason: str) -> None:
         """The other side does not accept our key."""
@@ -152,7 +133,7 @@ class Outbox:
 
     def lost(self, reason: str) -> None:
         """There is no connection, or none any more: dial again after a pause."""
-        if self._dealer is None:
+        if self._connection is None:
             return
         self.hang_up(reason)
         self.dial_later()
@@ -167,8 +148,8 @@ class Outbox:
     def hang_up(self, reason: str, *, is_polite: bool = False) -> None:
         """Close the connection, and do not dial again by itself."""
         self._stop_timer()
-        dealer, self._dealer = self._dealer, None
-        if dealer is None:
+        connection, self._connection = self._connection, None
+        if connection is None:
             return
         if self.peer is not None:
             self._logger.log(logging.DEBUG if is_polite else logging.INFO, "%s: %s", self.place.address, reason)
@@ -176,14 +157,9 @@ class Outbox:
         self.peer, self.problem = None, reason
         self._caller.drops(self, self.shards)
         self.shards = set()
-        self._out.flush()  # there is no connection: what waits for the end of the tick is refused
-        self._late = []
-        if is_polite:
-            dealer.send(pack([encode(Bye())]))
-        dealer.close(LINGER if is_polite else 0)
+        connection.close(reason, is_polite=is_polite)
         self._pass()
         self._settle()
-        self._caller.sink.lost(dealer)
 
     def is_way_to(self, peer_id: str, epoch: int) -> bool:
         """Tell whether its peer is this one."""
@@ -206,14 +182,14 @@ class Outbox:
 
     def beat(self) -> None:
         """Count a heartbeat; the peer is dead after some without a word from it. Our own loop may be late: no clock."""
-        if self._dealer is None:
+        if self._connection is None:
             return
         self._misses = 0 if self._was_heard else self._misses + 1
         self._was_heard = False
         if self._misses >= MISSED_HEARTBEATS:
             self.lost("it does not answer any more")
         elif self.peer is not None:  # and writes what found no room
-            self._say(Ping(number=next(self._numbers)))
+            self._connection.say(Ping(number=next(self._numbers)))
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -228,30 +204,24 @@ class Outbox:
 
     # Out.
 
-    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Dealer:
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Connection:
         """Send a request at the end of the tick; return what stands for this connection."""
-        if self._dealer is None or self.peer is None:
+        if self._connection is None or self.peer is None:
             raise TransportUnavailableError(f"{self.place.address}: {self.problem}")
         if len(body) > self.peer.max_bytes:
             raise PayloadTooLargeError(len(body), self.peer.max_bytes)
-        self._out.add(Item(encode_request(token, shard, body), token, oneway))
-        return self._dealer
-
-    def _say(self, message: Control) -> None:
-        self._out.add(Item(encode(message)))
-
-    def _say_first(self, hello: Hello) -> None:
-        self._out.add(Item(encode(hello)))
+        self._connection.request(token, shard, body, oneway=oneway)
+        return self._connection
 
     def fence(self) -> asyncio.Future[None]:
         """Return what is done when the peer has read everything that was sent, or the connection is gone."""
         fence: asyncio.Future[None] = self._loop.create_future()
-        if self.peer is None:
+        if self._connection is None or self.peer is None:
             fence.set_result(None)
         else:
             number = next(self._numbers)
             self._fences[number] = fence
-            self._say(Ping(number=number))
+            self._connection.say(Ping(number=number))
         return fence
 
     def _pass(self, number: int | None = None) -> None:
@@ -261,64 +231,37 @@ class Outbox:
             if fence is not None and not fence.done():
                 fence.set_result(None)
 
-    def _write(self, items: list[Item]) -> None:
-        items, self._late = self._late + items, []
-        begin = 0
-        for end in chunk_ends([len(item.frame) for item in items]):
-            if self._dealer is None or not self._dealer.send(pack(item.frame for item in items[begin:end])):
-                self._keep(items[begin:])
-                return
-            for item in items[begin:end]:
-                if item.oneway and item.token is not None:
-                    self._caller.sink.accepted(item.token)
-            begin = end
-
-    def _keep(self, items: list[Item]) -> None:
-        """Nothing was taken: requests are refused, and what peers say to each other waits if the peer is alive."""
-        if self._dealer is not None:
-            self._dealer.look()  # is there no room, or no connection?
-        if self._dealer is None:
-            self._refuse(items, TransportUnavailableError(f"{self.place.address}: {self.problem}"), again_after=0.0)
-        else:
-            self._late = [item for item in items if item.token is None]
-            self._refuse(items, OverloadedError("unread messages of one peer", HIGH_WATER_MARK), again_after=None)
-
-    def _refuse(self, items: list[Item], error: ClstrError, again_after: float | None) -> None:
-        for item in items:
-            if item.token is not None:
-                self._caller.sink.refused(item.token, error, again_after=again_after)
-
     # In.
 
     def receive(self, frames: list[zmq.Frame]) -> None:
         """A message came."""
-        dealer = self._dealer
-        if len(frames) != 1 or dealer is None:
+        connection = self._connection
+        if len(frames) != 1 or connection is None:
             self._caller.sink.garbage(f"a message of {len(frames)} ZeroMQ frames")
             return
         self._was_heard = True
         try:
             for frame in unpack(frames[0].bytes):
-                self._act(decode(frame), dealer)
-                if self._dealer is not dealer:
+                self._act(decode(frame), connection)
+                if self._connection is not connection:
                     return
         except ValueError as error:
             self._caller.sink.garbage(str(error))
 
-    def _act(self, message: Message, dealer: Dealer) -> None:
+    def _act(self, message: Message, connection: Connection) -> None:
         match message:
             case Answer():
-                self._caller.sink.answer(message.token, message.body, dealer)
+                self._caller.sink.answer(message.token, message.body, connection)
             case Pong():
                 self._pass(message.number)
             case Ping():
-                self._say(Pong(number=message.number))
+                connection.say(Pong(number=message.number))
             case Holds() | Drops():
                 self._update(message)
-                self._say(Ack(number=message.number))
+                connection.say(Ack(number=message.number))
             case Peers():
                 self._caller.heard_of(message.places)
-                self._say(Ack(number=message.number))
+                connection.say(Ack(number=message.number))
             case _:
                 self._act_on_greeting(message)
 
@@ -358,6 +301,3 @@ class Outbox:
         self.shards |= shards
         if self.peer is not None:
             self._caller.holds(self, shards)
-
-
-__all__ = ["Caller", "Item", "Outbox"]

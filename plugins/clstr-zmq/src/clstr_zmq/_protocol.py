@@ -13,7 +13,7 @@ from typing import Annotated, NamedTuple
 
 import msgspec
 
-from clstr.spi import Buffer, pack
+from clstr.spi import Buffer
 
 VERSION = 1
 MAX_SHARDS = 2**20  # of one peer: a stranger must not fill the memory with numbers
@@ -196,6 +196,11 @@ def encode_answer(token: int, body: Buffer) -> bytes:
     return _ANSWER_HEAD.pack(_ANSWER, token) + body
 
 
+def is_answer(frame: bytes) -> bool:
+    """Tell whether a frame of ours is an answer."""
+    return frame[0] == _ANSWER
+
+
 def decode(frame: memoryview) -> Message:
     """
     Read a frame.
@@ -246,32 +251,3 @@ def chunk_ends(sizes: Sequence[int]) -> Iterator[int]:
         size += each + FRAME_OVERHEAD
     if frames:
         yield len(sizes)
-
-
-__all__ = [
-    "Ack",
-    "Answer",
-    "Bye",
-    "Control",
-    "Drops",
-    "Hello",
-    "Holds",
-    "Introduced",
-    "Message",
-    "Peers",
-    "Ping",
-    "Place",
-    "Pong",
-    "Refused",
-    "Request",
-    "TooLarge",
-    "VersionError",
-    "Welcome",
-    "chunk_ends",
-    "decode",
-    "encode",
-    "encode_answer",
-    "encode_request",
-    "in_chunks",
-    "pack",
-]

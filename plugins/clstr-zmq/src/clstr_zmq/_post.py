@@ -1,0 +1,77 @@
+"""What an inbox writes to the connections that it has: one message for each in a tick of the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from clstr.spi import Batcher, pack
+from clstr_zmq._counters import Counters
+from clstr_zmq._protocol import Control, Refused, chunk_ends, encode, encode_answer, is_answer
+from clstr_zmq._wire import GoneError, Wire
+
+
+class Post:
+    """
+    Writes to connections by their routes.
+
+    Args:
+        wire: The inbox's ROUTER.
+        gone: Called with the route of a connection that turned out to be closed.
+        counters: Where answers are counted that there is no room for.
+    """
+
+    def __init__(self, wire: Wire, gone: Callable[[bytes], None], counters: Counters) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._wire = wire
+        self._gone = gone
+        self._counters = counters
+        self._out: dict[bytes, Batcher[bytes]] = {}  # of this tick
+        self._late: dict[bytes, list[bytes]] = {}  # what must not be lost, and found no room
+
+    def say(self, route: bytes, message: Control | Refused) -> None:
+        """Say something that must not be lost as long as the connection lives."""
+        self._add(route, encode(message))
+
+    def answer(self, route: bytes, token: int, body: bytes) -> None:
+        """Answer a request; if there is no room at the end of the tick, that is dropped and counted."""
+        self._add(route, encode_answer(token, body))
+
+    def retry(self) -> None:
+        """Write what found no room."""
+        for route, frames in list(self._late.items()):
+            if route not in self._out:
+                self._send(route, frames)
+
+    def forget(self, route: bytes) -> None:
+        """The connection is closed, or of no interest any more."""
+        self._late.pop(route, None)
+
+    def _add(self, route: bytes, frame: bytes) -> None:
+        batch = self._out.get(route)
+        if batch is None:
+            batch = self._out[route] = Batcher(self._loop, partial(self._write, route))
+        batch.add(frame)
+
+    def _write(self, route: bytes, frames: list[bytes]) -> None:
+        del self._out[route]
+        self._send(route, self._late.get(route, []) + frames)
+
+    def _send(self, route: bytes, frames: list[bytes]) -> None:
+        self._late.pop(route, None)
+        begin = 0
+        try:
+            for end in chunk_ends([len(frame) for frame in frames]):
+                if not self._wire.send(route, pack(frames[begin:end])):
+                    self._keep(route, frames[begin:])
+                    return
+                begin = end
+        except GoneError:
+            self._gone(route)
+
+    def _keep(self, route: bytes, frames: list[bytes]) -> None:
+        kept = [frame for frame in frames if not is_answer(frame)]
+        self._counters.dropped_answers += len(frames) - len(kept)
+        if kept:
+            self._late[route] = kept
