@@ -8,8 +8,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import pytest
-
 ELSEWHERE = {"docs.astral.sh", "squidfunk.github.io"}  # hosts that texts and the theme's footer name
 
 
@@ -84,10 +82,3 @@ def test_the_index_for_programs_leads_to_pages(site: Path) -> None:
     links = [line.partition("](")[2].partition(")")[0] for line in lines if line.startswith("- [")]
     assert len(links) > 20
     assert [link for link in links if not target(site, site / "index.html", link).exists()] == []
-
-
-@pytest.mark.parametrize("name", ["NoShardSubscriberError", "Link", "connect", "TransportSuite"])
-def test_the_reference_shows_the_source_of_public_names(site: Path, name: str) -> None:
-    module = {"Link": "spi", "connect": "clstr", "TransportSuite": "clstr_testing"}.get(name, "errors")
-    text = (site / "reference" / module / "index.html").read_text(encoding="utf-8")
-    assert "Source code in <code>" in text

@@ -19,6 +19,7 @@ from clstr.errors import Fact, InvalidEnvelopeError, InvalidReplyError
 
 PROTOCOL_VERSION = 1
 Buffer = bytes | bytearray | memoryview
+"""What bodies may be: links hand on what their driver gives them, without a copy."""
 T = TypeVar("T")
 
 # What decoding raises: deep nesting and invalid UTF-8 are not msgspec errors.

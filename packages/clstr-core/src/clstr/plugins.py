@@ -30,7 +30,10 @@ API_VERSION: int = 1
 """The version of the plugin API that this clstr has. It grows when plugins that were written for the last one break."""
 
 hookspec: pluggy.HookspecMarker = pluggy.HookspecMarker("clstr")
+"""Marks the specification of a hook: clstr's own, below."""
+
 hookimpl: pluggy.HookimplMarker = pluggy.HookimplMarker("clstr")
+"""Marks a plugin's answer to the hook `clstr_transports`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
