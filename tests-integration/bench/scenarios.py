@@ -55,7 +55,7 @@ def _of(name: str, transport: Transport) -> Iterator[Scenario]:
     yield from _reach(name, f"clstr-{name}", "raw", transport.raw)
     yield from _reach(name, f"clstr-{name}-actor", "actor", transport.actor)
     if not transport.is_in_process:
-        yield from _shapes(name, f"clstr-{name}", transport.bare)
+        yield from _shapes(name, f"clstr-{name}", transport)
     yield from _growth(name, f"clstr-{name}", "raw")
     yield from _growth(name, f"clstr-{name}-actor", "actor")
 
@@ -67,9 +67,11 @@ def _reach(name: str, contender: str, kind: str, bars: dict[str, float | None]) 
         yield Scenario(name=f"{name}-{kind}-{other}", left=left, right=right, at_least=bar)
 
 
-def _shapes(name: str, contender: str, bare: str) -> Iterator[Scenario]:
+def _shapes(name: str, contender: str, transport: Transport) -> Iterator[Scenario]:
     """Other loads and more nodes, against the bare client."""
-    plain = Scenario(name="", left=Setup(contender=contender, load=Load()), right=Setup(contender=bare, load=Load()))
+    plain = Scenario(
+        name="", left=Setup(contender=contender, load=Load()), right=Setup(contender=transport.bare, load=Load())
+    )
     one_caller = msgspec.structs.replace(plain, what="p50", at_most=LATENCY)
     for label, load, scenario in (
         ("1-caller", Load(callers=1), one_caller),
@@ -85,7 +87,7 @@ def _shapes(name: str, contender: str, bare: str) -> Iterator[Scenario]:
         yield _both(plain, f"{name}-{nodes}-nodes", nodes=nodes)
     big = msgspec.structs.replace(plain, at_least=1 / BIG)
     load = Load(payload_bytes=MIB, callers=8)
-    yield _both(big, f"{name}-1-MiB", load=load, is_big=True, query="codec=msgpack")
+    yield _both(big, f"{name}-1-MiB", load=load, is_big=True, query=transport.big)
 
 
 def _growth(name: str, contender: str, kind: str) -> Iterator[Scenario]:

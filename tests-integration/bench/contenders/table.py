@@ -49,6 +49,7 @@ class Transport:
         raw: The ratios of a handler of envelopes, by contender; ``None`` is measured without a bar.
         actor: The same for a typed actor.
         bare: The bare client.
+        big: Parameters of clstr's URL for a payload of a megabyte.
     """
 
     broker: Start | None = None
@@ -57,6 +58,7 @@ class Transport:
     raw: dict[str, float | None]
     actor: dict[str, float | None]
     bare: str
+    big: str = ""
 
 
 TRANSPORTS: dict[str, Transport] = {
@@ -72,6 +74,7 @@ TRANSPORTS: dict[str, Transport] = {
         raw={"nats-py": 1.1, "faststream-nats": 5.0, "grpc": None},
         actor={"nats-py": 0.9},
         bare="nats-py",
+        big="codec=msgpack",
     ),
 }
 
