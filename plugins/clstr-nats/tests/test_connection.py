@@ -10,7 +10,7 @@ import nats.errors
 import pytest
 
 from clstr.errors import TransportUnavailableError
-from clstr_nats._connection import Connection
+from clstr_nats._connection import LARGE, Connection
 from clstr_testing import FaultProxy, Server, no_leaks
 
 
@@ -66,6 +66,16 @@ async def test_whole_messages_are_read_by_our_parser(
     connection.write(b"SUB a 1\r\nPUB a 4\r\ndata\r\n")
     await pong(connection)
     assert peer.messages == [(1, b"a", b"", b"", b"data")]
+
+
+async def test_large_parts_and_small_ones_arrive_in_order(peer: Peer, server: Server) -> None:
+    """`write`: large parts are not joined to their neighbours."""
+    connection = await peer.dial(server.port)
+    large = b"x" * (LARGE + 1)
+    connection.write(b"SUB a 1\r\n", b"PUB a 1\r\n1", b"\r\n", b"PUB a %d\r\n" % len(large), large, b"\r\n")
+    connection.write(b"PUB a 1\r\n2\r\n")
+    await pong(connection)
+    assert [message[-1] for message in peer.messages] == [b"1", large, b"2"]
 
 
 async def test_one_ping_fences_all_that_was_written_before_it(peer: Peer, fake_server: Any) -> None:

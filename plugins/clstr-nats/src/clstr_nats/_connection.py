@@ -10,6 +10,7 @@ its test in ``tests/test_connection.py``.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 import ssl
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from nats.aio.client import Client
 from clstr.errors import TransportUnavailableError
 from clstr_nats._parser import MessageParser, OnMessage
 
+LARGE = 64 * 1024  # bytes: joining them to others costs more than a call to the system does
 MOST_NOT_SENT = 128 * 1024  # bytes that the system takes beyond what is in flight
 NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
 
@@ -138,9 +140,17 @@ class Connection(Client):
         return self._parser.bytes_read + self._written - self.unsent_bytes
 
     def write(self, *parts: bytes) -> None:
-        """Hand bytes to the socket, in order, now; joining them is left to it, which need not."""
+        """Hand bytes to the socket, in order, now; small ones together, large ones without copying them first."""
         self._written += sum(map(len, parts))
-        self._socket.writelines(parts)
+        if max(map(len, parts)) < LARGE:
+            self._socket.writelines(parts)
+            return
+        for is_large, run in itertools.groupby(parts, lambda part: len(part) >= LARGE):
+            if is_large:
+                for part in run:
+                    self._socket.write(part)
+            else:
+                self._socket.writelines(run)
 
     def ping(self) -> asyncio.Future[bool]:
         """Send a PING behind all that was written; the future is done when everything that it caused was read."""
