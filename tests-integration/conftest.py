@@ -6,29 +6,27 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
 import clstr
 from clstr.spi import Engine, Limits
-from clstr_testing import nats_server
 from cluster_types import Connect
+from cluster_urls import TRANSPORTS, cluster_url
 from unix_hub import Hub
 from unix_link import UnixLink
 
 
-@pytest.fixture(params=["memory", "unix", "nats"])
+@pytest.fixture(params=["unix", *TRANSPORTS])
 async def connect(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Connect]:
     """Open one more transport to the same broker; all are closed afterwards."""
     async with AsyncExitStack() as stack:
-        name = uuid4().hex
         path = tmp_path / "hub"
-        url = f"memory://{name}"
         if request.param == "unix":
+            url = ""
             await stack.enter_async_context(Hub(path))
-        elif request.param == "nats":
-            url = (await stack.enter_async_context(nats_server())).url
+        else:
+            url = await stack.enter_async_context(cluster_url(request.param))
 
         async def open_one(**limits: Any) -> clstr.Transport:
             if request.param == "unix":

@@ -19,7 +19,8 @@ from textwrap import dedent
 import pytest
 
 import clstr
-from clstr_testing import free_port, nats_server, valkey_server
+from clstr_testing import free_port, nats_server
+from cluster_urls import cluster_url
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 PROGRAMS = {path.stem: path for path in sorted(EXAMPLES.glob("*.py"))}
@@ -43,14 +44,10 @@ def test_no_program_is_forgotten() -> None:
     assert sorted([*shown, "demo"]) == sorted(PROGRAMS)
 
 
-@pytest.fixture(params=["memory", "nats", "redis"])
+@pytest.fixture(params=["memory", "nats", "redis", "zmq"])
 async def url(request: pytest.FixtureRequest) -> AsyncIterator[str]:
-    if request.param == "memory":
-        yield "memory://examples"
-        return
-    start = nats_server if request.param == "nats" else valkey_server
-    async with start() as server:
-        yield server.url
+    async with cluster_url(request.param) as found:
+        yield found
 
 
 @pytest.mark.parametrize("program", PRINTING)
@@ -142,7 +139,7 @@ def ask(port: int, method: str, path: str) -> tuple[int, object]:
 
 
 async def test_counters_behind_http_count(url: str) -> None:
-    await asyncio.to_thread(count_behind_http, "memory://counters" if url == "memory://" else url)
+    await asyncio.to_thread(count_behind_http, url)
 
 
 def count_behind_http(url: str) -> None:
