@@ -58,16 +58,11 @@ class TestValkey(TransportSuite):
                 await client.publish(inbox, message)
 
 
-class TestValkeyWithJson(TestValkey):
-    """In the other codec."""
-
-    query = "?codec=json"
-
-
 class TestValkeyWithTheLeastRights(TestValkey):
-    """As a user that may do what is documented, and nothing else."""
+    """As a user that may do what is documented and nothing else, and in the other codec."""
 
     user = "node:secret@"
+    query = "?codec=json"
 
 
 @pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")

@@ -319,6 +319,19 @@ async def test_an_answer_to_somebody_who_is_gone_is_counted(server: Server, conn
         await until(lambda: stats(node).dropped_replies == 1)
 
 
+async def test_what_one_tick_had_to_say_when_the_link_broke_is_counted_and_failed(
+    server: Server, connect: Connect
+) -> None:
+    peer = await connect(server.port)
+    request = asyncio.ensure_future(peer.request(message(), timeout=60))
+    await asyncio.sleep(0)
+    assert peer.link.reply((connection_of(peer).inbox, 1), b"answer")  # type: ignore[attr-defined]  # the engine's
+    connection_of(peer).lose(ConnectionError("in the same tick"))
+    with pytest.raises(ConnectionLostError, match="in the same tick"):
+        await request
+    assert stats(peer).dropped_replies == 1
+
+
 async def test_two_receivers_are_an_alarm(
     server: Server, connect: Connect, admin: Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
