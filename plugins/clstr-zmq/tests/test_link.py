@@ -15,6 +15,7 @@ import zmq
 import clstr
 from clstr.spi import Engine, pack, unpack
 from clstr_testing import FaultProxy, no_leaks
+from clstr_zmq import _outbox
 from clstr_zmq._link import ZmqLink
 from clstr_zmq._protocol import (
     Ack,
@@ -22,6 +23,7 @@ from clstr_zmq._protocol import (
     Hello,
     Holds,
     Introduced,
+    Peers,
     Ping,
     Place,
     Pong,
@@ -93,7 +95,7 @@ class RawPeer:
         place = Place(address=inbox) if inbox else None
         self.say(Hello(cluster=cluster, peer_id=peer_id, epoch=epoch, inbox=place, max_bytes=2**22))
 
-    async def heard(self, kind: type[Any]) -> Any:
+    async def heard(self, kind: type[Any] | tuple[type[Any], ...]) -> Any:
         """Return the next thing of this kind that it is told."""
         async with asyncio.timeout(10):
             while True:
@@ -105,7 +107,8 @@ class RawPeer:
                         return message
 
     def close(self) -> None:
-        self.socket.close(0)
+        if not self.socket.closed:
+            self.socket.close(0)
         self.context.term()
 
 
@@ -148,6 +151,59 @@ async def test_a_client_without_an_inbox_learns_of_every_owner(connect: Connect)
         owner = await connect(f"zmq://{address_of(seed)}?bind=tcp://127.0.0.1:*")
         await owner.subscribe([shard], echo)
         assert await client.request(envelope(shard, b"x"), timeout=FAR) == b"x"
+
+
+async def test_a_newcomer_is_introduced_when_everybody_knows_of_it(connect: Connect, raw_peer: Any) -> None:
+    """So that whoever was there asks it too, as soon as it has opened."""
+    seed = await connect("zmq://?bind=tcp://127.0.0.1:*")
+    old, newcomer = raw_peer(address_of(seed)), raw_peer(address_of(seed))
+    old.hello("old")
+    await old.heard(Introduced)
+    newcomer.hello("newcomer", inbox="tcp://127.0.0.1:9")
+    peers = await old.heard(Peers)
+    assert [place.address for place in peers.places] == ["tcp://127.0.0.1:9"]
+    newcomer.say(Ping(number=7))
+    assert isinstance(await newcomer.heard((Pong, Introduced)), Pong)
+    old.say(Ack(number=peers.number))
+    await newcomer.heard(Introduced)
+
+
+async def test_a_request_waits_for_a_peer_that_was_just_heard_of(
+    connect: Connect, new_port: NewPort, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may hold the shard: to say that nobody does would be hasty."""
+    seed = await connect("zmq://?bind=tcp://127.0.0.1:*")
+    client = await connect(f"zmq://{address_of(seed)}", reconnect_wait=FAR)
+    monkeypatch.setattr(_outbox, "PATIENCE", FAR)
+    port = new_port()
+    async with FaultProxy("127.0.0.1", port) as proxy:
+        proxy.black_hole()
+        owner = await connect(f"zmq://{address_of(seed)}?bind=tcp://127.0.0.1:{port}&advertise=127.0.0.1:{proxy.port}")
+        subscribing = asyncio.create_task(owner.subscribe([0], echo))
+        request = asyncio.create_task(client.request(envelope(0, b"x"), timeout=FAR))
+        async with asyncio.timeout(10):
+            await proxy.until(lambda: proxy.connections_accepted >= 2)  # the seed, and the client
+        assert not request.done()
+        proxy.heal()
+        async with asyncio.timeout(10):
+            assert await request == b"x"
+            await subscribing
+
+
+async def test_a_subscription_does_not_wait_for_a_peer_that_has_gone_without_a_word(
+    connect: Connect, raw_peer: Any
+) -> None:
+    """Long before its heartbeats are missed: ZeroMQ knows that its connection is closed, and says so when asked."""
+    seed = await connect("zmq://?bind=tcp://127.0.0.1:*&heartbeat=60")
+    peer = raw_peer(address_of(seed))
+    peer.hello()
+    await peer.heard(Introduced)
+    subscribing = asyncio.create_task(seed.subscribe([0], echo))
+    await peer.heard(Holds)
+    assert not subscribing.done()
+    peer.socket.close(0)
+    async with asyncio.timeout(10):
+        await subscribing
 
 
 async def test_a_peer_without_an_inbox_cannot_hold_shards(connect: Connect) -> None:
