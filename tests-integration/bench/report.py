@@ -63,14 +63,43 @@ def of_result(result: Result) -> str:
     return "\n".join(lines)
 
 
+def table(record: Record) -> str:
+    """Return the record as Markdown, for the documentation."""
+    head = (
+        "| scenario | ratio | rounds | bar | clstr, or left | the other | CPU, left | CPU, right |\n"
+        + "|---" * 8
+        + "|\n"
+    )
+    costs = "".join(f"* {of_cost(cost)}\n" for cost in record.costs)
+    return f"{record.machine}.\n\n{head}{''.join(map(_row, record.results))}\n{costs}"
+
+
+def _row(result: Result) -> str:
+    scenario, ratios = result.scenario, result.ratios
+    sides = [_cell(rounds, scenario.what) for rounds in (result.left, result.right)]
+    cpu = [_cpu(rounds) for rounds in (result.left, result.right)]
+    bar = ", ".join(_bars(result)) or "none"
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    name = f"{scenario.name}, {result.loop}"
+    return f"| {' | '.join([name, f'{result.ratio:.2f} x', spread, bar, *sides, *cpu])} |\n"
+
+
+def _cell(rounds: list[Round], what: str) -> str:
+    middle = median(rounds, lambda each: getattr(each, what))
+    return f"{middle:,.0f}/s" if what == "rate" else f"{what} {middle * 1e3:.2f} ms"
+
+
+def _cpu(rounds: list[Round]) -> str:
+    return " + ".join(f"{median(rounds, milliseconds):.0f}" for milliseconds in CPU)
+
+
 def _figures(rounds: list[Round]) -> str:
     rates = [each.rate for each in rounds]
     p50, p99 = median(rounds, lambda each: each.p50) * 1e3, median(rounds, lambda each: each.p99) * 1e3
     client, nodes = max(each.client_mib for each in rounds), max(each.node_mib for each in rounds)
-    cpu = " + ".join(f"{median(rounds, milliseconds):.0f}" for milliseconds in CPU)
     return (
         f"{statistics.median(rates):>8,.0f}/s ({min(rates):,.0f} to {max(rates):,.0f})  p50 {p50:.2f} ms  "
-        f"p99 {p99:.2f} ms  CPU {cpu} ms/1000  memory {client:.0f} + {nodes:.0f} MiB"
+        f"p99 {p99:.2f} ms  CPU {_cpu(rounds)} ms/1000  memory {client:.0f} + {nodes:.0f} MiB"
     )
 
 

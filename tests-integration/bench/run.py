@@ -46,6 +46,8 @@ def main() -> int:
             _measure(name, loop, options, record)
     if options.json:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(record)))
+    if options.table:
+        options.table.write_text(report.table(record), encoding="utf-8")
     if options.chart:
         chart.draw(record, options.chart)
     return int(not record.is_met)
@@ -78,6 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each side (%(default)d)")
     parser.add_argument("--seconds", type=float, default=2.0, help="of each round (%(default)g)")
     parser.add_argument("--json", type=Path, help="keep every round's figures in this file")
+    parser.add_argument("--table", type=Path, help="write the figures as Markdown into this file")
     parser.add_argument("--chart", type=Path, help="draw the throughputs into this file")
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
     return parser

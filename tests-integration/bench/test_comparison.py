@@ -11,7 +11,7 @@ from bench.chart import draw
 from bench.comparison import Result, compare
 from bench.contender import Load, Timing
 from bench.costs import Cost
-from bench.report import Record, machine, of_cost, of_result
+from bench.report import Record, machine, of_cost, of_result, table
 from bench.scenarios import Scenario
 from bench.side import Round, Setup, cpu_of
 
@@ -65,6 +65,17 @@ def test_a_comparison_says_what_each_side_did() -> None:
     text = of_result(result_of(a_scenario(), [a_round(2000)], [a_round(1000)]))
     assert "2,000/s (2,000 to 2,000)  p50 1.00 ms  p99 10.00 ms  CPU 500 + 1000 + 250 ms/1000" in text
     assert "memory 30 + 40 MiB" in text
+
+
+def test_a_record_becomes_a_table() -> None:
+    result = result_of(a_scenario(), [a_round(2000)], [a_round(1000)])
+    cost = Cost(name="b", unit="bytes", ours=[4000.0], theirs=[])
+    text = table(Record(machine="somewhere", results=[result], costs=[cost]))
+    sides = "2,000/s | 1,000/s | 500 + 1000 + 250 | 1000 + 2000 + 500"
+    row = f"| one, asyncio | 2.00 x | 2.00 to 2.00 | at least 1.10 | {sides} |"
+    assert text.startswith("somewhere.\n\n| scenario |")
+    assert row in text.splitlines()
+    assert "* b: 4,000 bytes; no bar" in text.splitlines()
 
 
 def test_a_cost_is_judged_by_its_ratio_or_by_itself() -> None:
