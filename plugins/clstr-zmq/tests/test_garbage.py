@@ -17,7 +17,7 @@ from clstr.spi import Engine
 from clstr_zmq._link import ZmqLink
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
-GREETING = b"\xff" + b"\0" * 8 + b"\x7f" + b"\x03\x00" + b"NULL".ljust(20, b"\0") + b"\0" + b"\0" * 31
+GREETING = b"\xff" + b"\0" * 8 + b"\x7f" + b"\x03\x01" + b"NULL".ljust(20, b"\0") + b"\0" + b"\0" * 31
 READY = b"\x04\x29\x05READY\x0bSocket-Type\0\0\0\x06DEALER\x08Identity\0\0\0\0"
 
 
@@ -94,8 +94,12 @@ async def test_a_frame_that_claims_a_gigabyte_is_hung_up_on(connect: Connect, se
     """No memory is set aside for it."""
     before = memory()
     reader, writer = await raw(server)
-    writer.write(GREETING + READY + b"\x00\x01x")
     async with asyncio.timeout(10):
+        writer.write(GREETING)
+        await reader.readexactly(len(GREETING))
+        writer.write(READY)
+        await reader.readexactly(len(READY))
+        writer.write(b"\x00\x01x")
         while server.stats.garbage == 0:  # noqa: ASYNC110 -- the handshake was right: what came after it has arrived
             await asyncio.sleep(0.005)
     writer.write(b"\x02" + struct.pack(">Q", 2**30) + b"x" * 1000)
