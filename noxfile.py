@@ -42,6 +42,12 @@ class Member:
         """Its wheel, as the session ``build`` left it."""
         return next(Path("dist").glob(f"{self.name.replace('-', '_')}-*.whl"))
 
+    @property
+    def proof(self) -> Path:
+        """The tests that show that it works as installed: a transport's conformance suite, else all of its tests."""
+        suite = self.path / "tests" / "test_conformance.py"
+        return suite if suite.exists() else self.path / "tests"
+
     def lower_bounds(self) -> Iterator[str]:
         """Yield its third-party dependencies, each pinned to the lowest version that it admits."""
         for line in nox.project.load_toml(self.path / "pyproject.toml")["project"]["dependencies"]:
@@ -150,10 +156,10 @@ def build(session: nox.Session) -> None:
 @nox.session(requires=["build"], reuse_venv=False)
 @nox.parametrize("member", [nox.param(member, id=member.name) for member in MEMBERS])
 def wheels(session: nox.Session, member: Member) -> None:
-    """Test a member's wheel beside those of clstr-core and clstr-testing alone."""
+    """Test a member's wheel beside those of clstr-core and clstr-testing alone: a transport's by its conformance suite."""
     present = {member.name, "clstr-core", "clstr-testing"}
     session.install(*pins("test"), *(str(other.wheel) for other in MEMBERS if other.name in present))
-    session.run("pytest", member.path / "tests", *session.posargs)
+    session.run("pytest", member.proof, *session.posargs)
 
 
 @nox.session(requires=["build"])
@@ -187,7 +193,7 @@ def docs(session: nox.Session) -> None:
     session.run("pytest", "tests-site", *session.posargs)
 
 
-@nox.session
+@nox.session(default=False)  # the sessions tests, wheels and integration run all of these, among others
 @nox.parametrize("suite", [nox.param(suite, id=name) for name, suite in SUITES.items()])
 def conformance(session: nox.Session, suite: Path) -> None:
     """Hold a transport against the contract that every transport owes."""
