@@ -156,7 +156,7 @@ def build(session: nox.Session) -> None:
 @nox.session(requires=["build"], reuse_venv=False)
 @nox.parametrize("member", [nox.param(member, id=member.name) for member in MEMBERS])
 def wheels(session: nox.Session, member: Member) -> None:
-    """Test a member's wheel beside those of clstr-core and clstr-testing alone: a transport's by its conformance suite."""
+    """Test a wheel beside those of clstr-core and clstr-testing alone, a transport's by its conformance suite."""
     present = {member.name, "clstr-core", "clstr-testing"}
     session.install(*pins("test"), *(str(other.wheel) for other in MEMBERS if other.name in present))
     session.run("pytest", member.proof, *session.posargs)
