@@ -82,12 +82,7 @@ class Delivery(Current):
         depth: int,
         chain: tuple[str, ...],
     ) -> None:
-        # What `Current.__init__` does, without calling it: this runs for every message.
-        self.envelope = envelope
-        self.depth = depth
-        self.chain = chain
-        self.ended = False
-        self.name = None
+        super().__init__(envelope, depth, chain)
         self.dispatcher = dispatcher
         self.subscription = subscription
         self.codec = codec
