@@ -52,9 +52,9 @@ async def test_everybody_is_told_once_of_each_place_and_never_of_its_own() -> No
     guests.enter(a)
     guests.enter(b)
     places = [Place(address="tcp://a:1"), Place(address="tcp://c:1")]
-    told = {each.route: [place.address for place in news] for each, news in guests.untold(places)}
+    told = {each.route: [place.address for place in news] for each, news in guests.untold(places, [*guests])}
     assert told == {b"a": ["tcp://c:1"], b"b": ["tcp://a:1", "tcp://c:1"]}
-    assert list(guests.untold(places)) == []
+    assert list(guests.untold(places, [*guests])) == []
 
 
 async def test_of_a_place_whose_peer_went_and_came_everybody_is_told_again() -> None:
@@ -62,9 +62,9 @@ async def test_of_a_place_whose_peer_went_and_came_everybody_is_told_again() -> 
     guests.enter(a)
     guests.enter(b)
     places = [Place(address="tcp://a:1")]
-    assert [each for each, _ in guests.untold(places)] == [b]
+    assert [each for each, _ in guests.untold(places, [*guests])] == [b]
     guests.remove(a)
-    assert [each for each, _ in guests.untold(places)] == [b]
+    assert [each for each, _ in guests.untold(places, [*guests])] == [b]
 
 
 def test_a_guest_dies_after_three_silent_beats_in_a_row() -> None:

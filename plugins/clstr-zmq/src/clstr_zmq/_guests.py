@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from clstr_zmq._protocol import Hello, Place
@@ -116,9 +116,9 @@ class Guests:
                 return guest
         return None
 
-    def untold(self, places: list[Place]) -> Iterator[tuple[Guest, list[Place]]]:
-        """Yield the guests with those of ``places`` that they were not told of, and note that they are now."""
-        for guest in self._by_route.values():
+    def untold(self, places: list[Place], guests: Iterable[Guest]) -> Iterator[tuple[Guest, list[Place]]]:
+        """Yield ``guests``, each with those of ``places`` that it was not told of, and note that it is now."""
+        for guest in guests:
             own = guest.hello.inbox.address if guest.hello.inbox is not None else ""
             news = [place for place in places if place.address not in guest.told and place.address != own]
             if news:

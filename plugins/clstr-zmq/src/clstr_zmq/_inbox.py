@@ -113,11 +113,11 @@ class Inbox:
                 self._post.say(guest.route, kind(number=number, shards=part))
         return self._guests.begin(number, set(self._guests))
 
-    def tell(self, places: list[Place]) -> Round:
-        """Tell every guest of inboxes that it does not know."""
+    def tell(self, places: list[Place], to: Sequence[Guest] | None = None) -> Round:
+        """Tell every guest, or some, of inboxes that it does not know; each is to acknowledge it."""
         number = next(self._numbers)
         told = set()
-        for guest, news in self._guests.untold(places):
+        for guest, news in self._guests.untold(places, self.guests if to is None else to):
             self._post.say(guest.route, Peers(number=number, places=news))
             told.add(guest)
         return self._guests.begin(number, told)
@@ -191,8 +191,8 @@ class Inbox:
             for part in in_chunks(self._host.held()):
                 self._post.say(route, Holds(number=0, shards=part))
             self._host.visited(hello)
-        told = self.tell(self._host.places())
-        told.leave(guest)
+            self.tell(self._host.places(), [guest])
+        told = self.tell([] if hello.inbox is None else [hello.inbox])
         self._post.say(route, self._me.welcome(self._place))
         told.done.add_done_callback(partial(self._introduce, guest))
 
