@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import fields
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -68,8 +69,21 @@ def test_the_api_version_is_the_one_on_the_page() -> None:
     assert f"`clstr.plugins.API_VERSION`, now **{clstr.plugins.API_VERSION}**" in PAGE
 
 
-@pytest.mark.parametrize("scheme", ["memory", "nats"])
-def test_transports_claim_capabilities_of_the_page_alone(scheme: str) -> None:
+CHOICE = (Path(__file__).parents[1] / "docs" / "guides" / "choosing-a-transport.md").read_text(encoding="utf-8")
+COLUMNS = ["memory", "nats", "redis", "zmq"]
+INSTALLED = sorted({entry.name for entry in metadata.entry_points(group="clstr.transports")} & {*COLUMNS})
+
+
+def test_there_are_transports_to_look_at() -> None:
+    assert {"memory", "nats"} <= {*INSTALLED}
+
+
+@pytest.mark.parametrize("scheme", INSTALLED)
+def test_a_transport_claims_what_the_matrix_says(scheme: str) -> None:
+    """The page on choosing a transport has what ``python -m clstr transports`` prints."""
     from clstr._registry import resolve  # noqa: PLC0415 -- private: no application asks for capabilities
 
-    assert resolve(scheme).spec.capabilities <= named("Capabilities")
+    rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|$", CHOICE, re.MULTILINE)
+    column = COLUMNS.index(scheme) + 1
+    assert {row[0] for row in rows} == named("Capabilities")
+    assert resolve(scheme).spec.capabilities == {row[0] for row in rows if row[column] == "yes"}
