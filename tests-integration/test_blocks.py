@@ -36,6 +36,7 @@ SHOWN = {  # what nothing can run, and what looks at it
     ("docs/engine.md", "text"): "a drawing",
     ("docs/transports/nats.md", "text"): "test_docs.py: the configuration that the tests run with",
     ("docs/transports/redis.md", "text"): "test_docs.py: the users that the tests run as",
+    ("docs/performance.md", "console"): "bench/test_bench.py: the command line and what it runs",
     ("docs/concepts.md", "mermaid"): "test_site.py: drawn in a browser",
     ("docs/guides/deploying.md", "dockerfile"): "test_deploy.py",
     ("docs/guides/deploying.md", "ini"): "test_deploy.py",
@@ -52,7 +53,7 @@ def runner(page: str, language: str, title: str, text: str) -> str | None:  # no
     """Return what runs a block, or ``None`` if nothing does."""
     if page in FOLLOWED and (title or language == "console"):
         return "tests-install/test_walkthroughs.py"
-    if language == "console":
+    if language == "console" and (page, language) not in SHOWN:
         commands = [line.removeprefix("$ ") for line in text.splitlines()]
         return "COMMANDS" if all(command in COMMANDS for command in commands) else None
     if text.startswith('--8<-- "examples/'):
