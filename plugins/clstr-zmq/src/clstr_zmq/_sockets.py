@@ -16,7 +16,7 @@ from clstr_zmq._protocol import Place
 from clstr_zmq._wire import Receive, Wire
 
 CHECK_INTERVAL = 0.25  # seconds between two looks for wake-ups that did not come
-LINGER = 200  # milliseconds for the last words, after which closing goes on without them
+LINGER = 100  # milliseconds for the last words, after which closing goes on without them
 HIGH_WATER_MARK = 10_000  # messages; as many as a peer may have in flight, so that it is reached by no peer that reads
 MAX_SOCKETS = 16_384
 HANDSHAKE_MS = 2_000
