@@ -281,6 +281,7 @@ class Machine(RuleBasedStateMachine):
 SETTINGS = hypothesis.settings(max_examples=300, stateful_step_count=40, deadline=None, derandomize=True)
 
 
+@pytest.mark.timeout(240)  # 500 examples: a busy machine takes its time, and nothing here can hang in real time
 def test_actors_do_as_the_model_says() -> None:
     run_state_machine_as_test(Machine, settings=SETTINGS)
 

@@ -76,6 +76,13 @@ TRANSPORTS: dict[str, Transport] = {
         bare="nats-py",
         big="codec=msgpack",
     ),
+    "redis": Transport(
+        broker=valkey_server,
+        raw={"redis-py": 1.5, "faststream-redis": 20.0},
+        actor={"redis-py": None},
+        bare="redis-py",
+    ),
+    "zmq": Transport(raw={"zmq": 3.0, "grpc": None}, actor={"zmq": None}, bare="zmq"),
 }
 
 

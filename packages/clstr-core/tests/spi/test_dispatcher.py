@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import random
 import threading
 from collections.abc import Awaitable, Callable
@@ -1033,3 +1034,20 @@ async def test_what_was_refused_and_has_not_ended_yet_is_not_refused_again(
     assert (counted, engine.stats.refused) == ([1, 0], 1)
     assert engine.dispatcher.cancel_running(lambda _: True) == 0
     await ticks()
+
+
+async def test_what_has_ended_leaves_nothing_to_the_garbage_collector(engine: Engine, link: FakeLink) -> None:
+    """A task, its context and its delivery know each other."""
+    await engine.subscribe([1], echo)
+    link.deliver("warm")
+    await ticks()
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(10):
+            link.deliver(f"m{number}")
+        await ticks()
+        assert len(link.replies) == 11
+        assert gc.collect() < 10
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl
 from clstr_redis._options import PARAMETERS, Options
 
 SCHEMES = ("redis", "rediss", "redis+unix", "redis+sentinel")
+CAPABILITIES = frozenset({"encryption", "hosts", "processes"})
 
 
 async def open_redis(url: TransportURL, options: ConnectOptions) -> Transport:
@@ -27,4 +28,7 @@ async def open_redis(url: TransportURL, options: ConnectOptions) -> Transport:
 @hookimpl
 def clstr_transports() -> Sequence[TransportSpec]:
     """Provide the four schemes."""
-    return [TransportSpec(scheme=scheme, open=open_redis, api=1, parameters=PARAMETERS) for scheme in SCHEMES]
+    return [
+        TransportSpec(scheme=scheme, open=open_redis, api=1, capabilities=CAPABILITIES, parameters=PARAMETERS)
+        for scheme in SCHEMES
+    ]

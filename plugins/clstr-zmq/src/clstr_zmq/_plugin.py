@@ -8,6 +8,8 @@ from clstr.abc import Transport
 from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl
 from clstr_zmq._parameters import PARAMETERS
 
+CAPABILITIES = frozenset({"encryption", "hosts", "processes"})
+
 
 async def open_zmq(url: TransportURL, options: ConnectOptions) -> Transport:
     """Become a peer of the cluster that ``url`` names."""
@@ -19,4 +21,7 @@ async def open_zmq(url: TransportURL, options: ConnectOptions) -> Transport:
 @hookimpl
 def clstr_transports() -> Sequence[TransportSpec]:
     """Provide ``zmq://`` and ``zmq+ipc://``."""
-    return [TransportSpec(scheme=scheme, open=open_zmq, api=1, parameters=PARAMETERS) for scheme in ("zmq", "zmq+ipc")]
+    return [
+        TransportSpec(scheme=scheme, open=open_zmq, api=1, capabilities=CAPABILITIES, parameters=PARAMETERS)
+        for scheme in ("zmq", "zmq+ipc")
+    ]

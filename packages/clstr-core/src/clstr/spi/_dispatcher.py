@@ -164,6 +164,7 @@ class Dispatcher:
         self._deadlines.discard(delivery.tick, delivery)
         if not delivery.answered:  # cancelled before its first step
             self._answers.handler_raised(delivery, asyncio.CancelledError())
+        delivery.task = None  # its context holds this delivery: a cycle
         delivery.envelope = NOTHING  # tasks that the handler left behind keep this delivery, but need not its payload
         self._wake()
         self._wake_settlers()
