@@ -36,6 +36,7 @@ SHOWN = {  # what nothing can run, and what looks at it
     ("docs/engine.md", "text"): "a drawing",
     ("docs/transports/nats.md", "text"): "test_docs.py: the configuration that the tests run with",
     ("docs/transports/redis.md", "text"): "test_docs.py: the users that the tests run as",
+    ("docs/reliability.md", "text"): "what runs of the session chaos have printed",
     ("docs/performance.md", "console"): "bench/test_bench.py: the command line and what it runs",
     ("docs/concepts.md", "mermaid"): "test_site.py: drawn in a browser",
     ("docs/guides/deploying.md", "dockerfile"): "test_deploy.py",

@@ -81,6 +81,8 @@ class TestZmqOverIpc(TransportSuite):
     """Over UNIX sockets."""
 
     paths: list[Path]
+    security: Mapping[str, Any] = MappingProxyType({})
+    keys: tuple[bytes, bytes] | None = None
 
     @pytest.fixture(autouse=True)
     async def _start_seed(self, tmp_path: Path) -> AsyncIterator[None]:
@@ -93,11 +95,22 @@ class TestZmqOverIpc(TransportSuite):
         path = self.folder / f"{len(self.paths)}.sock"
         seed = self.paths[0] if self.paths else ""
         self.paths.append(path)
-        return await clstr.connect(f"zmq+ipc://{seed}?bind={path}", **options)
+        return await clstr.connect(f"zmq+ipc://{seed}?bind={path}", **self.security, **options)
 
     async def inject(self, shard: int, body: bytes) -> None:
         for path in self.paths[1:]:
-            await asyncio.to_thread(say, f"ipc://{path}", shard, body)
+            await asyncio.to_thread(say, f"ipc://{path}", shard, body, self.keys)
+
+
+class TestZmqOverIpcWithCurve(TestZmqOverIpc):
+    """Over UNIX sockets, encrypted, and closed to those whose key is not on the list."""
+
+    @pytest.fixture(autouse=True)
+    def _make_keys(self, tmp_path: Path) -> None:
+        key, peers = tmp_path / "node.key", tmp_path / "peers"
+        peers.write_text(make_key("node", key))
+        public, secret = read_key_file(key)
+        self.security, self.keys = {"curve_key": key, "curve_peers": peers}, (public.encode(), secret.encode())
 
 
 def say(endpoint: str, shard: int, body: bytes, keys: tuple[bytes, bytes] | None = None) -> None:
