@@ -28,8 +28,9 @@ def module_of(source: Path) -> str:
 def public_names(source: Path) -> list[str]:
     """Return what stands in ``__all__``, without importing anything."""
     for node in ast.parse(source.read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            return list(ast.literal_eval(node.value))
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if getattr(target, "id", "") == "__all__":
+            return list(ast.literal_eval(getattr(node, "value")))  # noqa: B009 -- of either kind of assignment
     raise ValueError(f"{source} has no __all__")
 
 

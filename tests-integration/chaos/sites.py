@@ -57,27 +57,26 @@ class BrokerSite(Site):
 
 
 class PeerSite(Site):
-    """No broker: nodes have inboxes, each behind a proxy, and everybody knows the first node's place."""
+    """No broker: nodes have inboxes, each behind a proxy, and everybody knows those that were there before."""
 
     def __init__(self) -> None:
         super().__init__()
         self.kinds = frozenset((*NODE_FAULTS, *CLIENT_FAULTS, *LINK_FAULTS, *LOAD_FAULTS))
         self.detection = 4 * HEARTBEAT + RENEWAL + 0.5
-        self._seed = ""
         self._inboxes: dict[str, int] = {}
 
     async def url(self, name: str, stack: AsyncExitStack) -> str:
         """Return the URL for the peer ``name``."""
         query = f"?heartbeat={HEARTBEAT}&cluster=chaos"
+        seeds = ",".join(f"127.0.0.1:{link.port}" for other, link in self.links.items() if other != name)
         if name.startswith("client"):
-            return f"zmq://{self._seed}{query}"
+            return f"zmq://{seeds}{query}"
         if name not in self.links:
             inbox = free_port()
             self.links[name] = await stack.enter_async_context(FaultProxy("127.0.0.1", inbox))
             self._inboxes[name] = inbox
-            self._seed = self._seed or f"127.0.0.1:{self.links[name].port}"
         bind = f"&bind=tcp://127.0.0.1:{self._inboxes[name]}&advertise=tcp://127.0.0.1:{self.links[name].port}"
-        return f"zmq://{self._seed}{query}{bind}"
+        return f"zmq://{seeds}{query}{bind}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from clstr_testing import FaultProxy, Server, TransportSuite, redis_server, valk
 
 # What docs/transports/redis.md tells operators to write, and for the checks themselves the user "default".
 NODE = (
-    "user node on >secret resetchannels ~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +publish +evalsha "
+    "user node on >secret resetchannels ~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +unsubscribe "
+    "+publish +evalsha "
     "+script|load +time +zrangebyscore +zadd +zrem +zremrangebyscore +pexpire +pttl"
 )
 

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis.exceptions
@@ -28,6 +28,7 @@ from clstr.errors import (
     TransportUnavailableError,
 )
 from clstr_redis import _frames as frames
+from clstr_redis._connection import Connection
 from clstr_redis._names import Names
 from clstr_testing import FaultProxy, Server
 
@@ -724,3 +725,24 @@ async def test_errors_are_those_of_clstr(server: Server, connect: Connect) -> No
     client = await connect(server.port)
     with pytest.raises(ClstrError):
         await client.request(message())
+
+
+async def test_who_remembers_an_owner_that_has_left_is_told_at_once(
+    server: Server, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It publishes straight to the inbox; nothing may reach that between the last that is read and the end."""
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], echo)
+    await client.request(message(1))
+    end = Connection.end
+    outcomes: list[object] = []
+
+    async def read_no_more(self: Connection) -> None:
+        if not outcomes:
+            cast("asyncio.ReadTransport", self._socket).pause_reading()
+            outcomes.extend(await asyncio.gather(client.request(message(1), timeout=1), return_exceptions=True))
+        await end(self)
+
+    monkeypatch.setattr(Connection, "end", read_no_more)
+    await node.aclose()
+    assert [type(outcome) for outcome in outcomes] == [NoShardSubscriberError]

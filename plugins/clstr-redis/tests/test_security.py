@@ -23,10 +23,14 @@ GET = Envelope(shard=7, type="Get")
 
 # What docs/transports/redis.md tells operators to write.
 NODE = (
-    "~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +publish +evalsha +script|load +time +zrangebyscore "
+    "~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +unsubscribe "
+    "+publish +evalsha +script|load +time +zrangebyscore "
     "+zadd +zrem +zremrangebyscore +pexpire +pttl"
 )
-CLIENT = "~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +publish +evalsha +script|load +time +zrangebyscore"
+CLIENT = (
+    "~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +unsubscribe "
+    "+publish +evalsha +script|load +time +zrangebyscore"
+)
 OTHER = "~other:* &other:* +@all"
 SERVERS = {"valkey": valkey_server, "redis": redis_server}
 

@@ -73,6 +73,7 @@ class Connection:
         self._replies: deque[Reply] = deque()
         self._socket: asyncio.WriteTransport | None = None
         self._reader: asyncio.Task[None] | None = None
+        self._is_leaving = False
         self.inbox: bytes = inbox
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -129,6 +130,17 @@ class Connection:
         answer = self._new_answer()
         self.send([(partial(_resolve, answer), command)])
         return await self._answered(answer)
+
+    async def leave(self) -> None:
+        """
+        Unsubscribe from the inbox: on return nothing reaches it any more, and its senders are told; what did was read.
+
+        Raises:
+            redis.exceptions.ResponseError: The server says no.
+            TransportUnavailableError: The connection is lost.
+        """
+        self._is_leaving = True
+        await self.ask(b"UNSUBSCRIBE", self.inbox)
 
     async def run(self, script: Script, keys: Sequence[bytes], *arguments: bytes) -> Answer:
         """Run a script and return its answer; as `ask` otherwise."""
@@ -192,7 +204,7 @@ class Connection:
         kind, *rest = push
         if kind == b"message":
             self._on_message(rest[1])
-        elif kind == b"subscribe":
+        elif kind == b"subscribe" or (kind == b"unsubscribe" and self._is_leaving):
             return push  # the answer to a command, although it looks like a message
         elif kind == b"unsubscribe":
             raise ConnectionError("the server unsubscribed this peer from its inbox")

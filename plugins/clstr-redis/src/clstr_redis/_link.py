@@ -69,8 +69,20 @@ class RedisLink(Link):
                 await connection.ask(b"PING")
 
     async def aclose(self) -> None:
-        """Close the connection; the leases were let go of before."""
-        await self._session.aclose()
+        """
+        Close the connection; the leases were let go of before.
+
+        Who remembers this peer as an owner may still publish to it, until the server has confirmed that it left its
+        inbox: what arrives until then is refused, and after that its sender is told that nobody is there.
+        """
+        try:
+            connection = self._session.connection
+            if connection is not None:
+                with contextlib.suppress(ClstrError, redis.exceptions.ResponseError):
+                    await connection.leave()
+                    await self.flush()
+        finally:
+            await self._session.aclose()
 
     # Shards.
 
