@@ -34,7 +34,8 @@ def public_names(source: Path) -> list[str]:
     raise ValueError(f"{source} has no __all__")
 
 
-MODULES = {module_of(source): public_names(source) for source in SOURCES}
+NAMES = {module_of(source): public_names(source) for source in SOURCES}
+MODULES = {module: names for module, names in NAMES.items() if names}
 
 
 @cache
@@ -56,7 +57,7 @@ def sections(site: Path, module: str) -> dict[str, tuple[str, str]]:
 
 def test_every_module_with_public_names_is_looked_at() -> None:
     assert {"clstr", "clstr.abc", "clstr.errors", "clstr.plugins", "clstr.spi", "clstr_testing"} <= set(MODULES)
-    assert all(MODULES.values())
+    assert NAMES.keys() - MODULES.keys() == {"clstr_zmq"}  # it is reached by its URL alone
 
 
 @pytest.mark.parametrize("module", MODULES)
