@@ -16,7 +16,7 @@ from clstr_testing import Records, read_journals
 
 NUM_SHARDS = 32
 SETTLE_TRIES = 100  # looks at a survivor, a twentieth of a second apart, until it has let go of everything
-COUNTED = ("tasks", "descriptors", "threads", "pending", "timers")
+COUNTED = ("tasks", "descriptors", "threads", "pending", "timers", "missed wake-ups")
 
 Report = dict[str, int]
 

@@ -118,8 +118,15 @@ async def _report(transport: clstr.Transport) -> dict[str, int]:
         "threads": threading.active_count(),
         "pending": len(transport.pending),
         "timers": len(transport.deadlines),
+        "missed wake-ups": _missed_wakeups(transport),
         "KiB": _resident_bytes() // 1024,
     }
+
+
+def _missed_wakeups(transport: Engine) -> int:
+    """Return how often ZeroMQ's descriptor did not tell of what had arrived; other links have none."""
+    counters = getattr(transport.link, "counters", None)
+    return 0 if counters is None else int(counters.missed_wakeups)
 
 
 def _descriptors() -> int:
