@@ -36,6 +36,7 @@ CONTRACT: dict[str, str] = {
     "T11.2": "a reply too large is PayloadTooLargeError with maybe_executed=True",
     "T12.1": "notify runs the handler once, and returns without waiting for it",
     "T12.2": "what becomes of a notify later is not reported",
+    "T12.3": "a notify goes to who holds the shard when it is sent, whoever held it before",
     "T13.1": "when the link is lost, requests in flight fail with ConnectionLostError",
     "T13.2": "new requests wait for the link, at most reconnect_wait, then TransportUnavailableError",
     "T13.3": "subscriptions come back by themselves",

@@ -217,3 +217,15 @@ class OutcomeChecks(Bench):
         await server.notify(envelope(data=b"x"), timeout=FAR)
         await gate.until_started(1)
         assert await server.request(envelope(data=b"y"), timeout=FAR) == await echo(envelope(data=b"y"))
+
+    @proves("T12.3")
+    async def test_a_notify_follows_a_shard_that_moved(self) -> None:
+        """Its sender has learned who held the shard, and nobody has told it that somebody else does now."""
+        client, first, second = await self.peer(), await self.peer(), await self.peer()
+        gate = Gate(is_open=True)
+        subscription = await first.subscribe([0], echo)
+        await client.request(envelope(data=b"before"), timeout=FAR)
+        await subscription.aclose()
+        await second.subscribe([0], gate)
+        await client.notify(envelope(data=b"after"), timeout=FAR)
+        await gate.until_started(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 import clstr
 from clstr._wire import decode_reply
@@ -15,7 +15,7 @@ from clstr.spi._pending import Outcome, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender, _Call
 from conformance.broken import breaks
-from conformance.loopback import LoopbackLink
+from conformance.loopback import Hub, LoopbackLink
 
 
 @breaks("T8.1", "T9.1")
@@ -301,6 +301,24 @@ class NoNotifyToOneself(LoopbackLink):
             self.sink.accepted(token)
             return None
         return super().send(shard, token, body, oneway=oneway)
+
+
+@breaks("T12.3")
+class NotifyGoesWhereTheLastMessageWent(LoopbackLink):
+    """A sender remembers who held a shard, and a notify that is refused there tells nobody."""
+
+    def __init__(self, hub: Hub) -> None:
+        super().__init__(hub)
+        self.known: dict[int, LoopbackLink] = {}
+
+    def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
+        if oneway and self.is_up and shard in self.known:
+            self.deliver(self.known[shard], shard, token, body)
+            self.sink.accepted(token)
+            return self.known[shard]
+        peer = super().send(shard, token, body, oneway=oneway)
+        self.known[shard] = cast("LoopbackLink", peer)
+        return peer
 
 
 @breaks("T10.1", "T10.2", "T15.2", "T16.1")
