@@ -68,6 +68,8 @@ def lowest(requirement: Requirement) -> str:
 FOLDERS = (Path("packages"), Path("plugins"))
 MEMBERS = [Member(file.parent) for folder in FOLDERS for file in sorted(folder.glob("*/pyproject.toml"))]
 
+PARALLEL = "--numprocesses=4"  # on two cores, since most tests wait for brokers and other processes
+
 # Each transport's subclass of the conformance suite; "unix" is the link that exists for tests alone.
 SUITES = {
     path.parts[1].removeprefix("clstr-"): path for path in sorted(Path("plugins").glob("*/tests/test_conformance.py"))
@@ -126,7 +128,9 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     for member in MEMBERS:
-        session.run("coverage", "run", f"--source={member.import_name}", "-m", "pytest", member.path / "tests")
+        source = f"--source={member.import_name}"
+        session.run("coverage", "run", source, "-m", "pytest", PARALLEL, member.path / "tests")
+        session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--fail-under={member.coverage_floor}")
 
 
@@ -134,14 +138,14 @@ def tests(session: nox.Session) -> None:
 def tests_on(session: nox.Session) -> None:
     """Run the members' tests on another Python."""
     install(session, *pins("test"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", PARALLEL, *session.posargs)
 
 
 @nox.session(default=False)
 def tests_uvloop(session: nox.Session) -> None:
     """Run the members' tests on uvloop."""
     install(session, *pins("uvloop"))
-    session.run("pytest", "--uvloop", *session.posargs)
+    session.run("pytest", PARALLEL, "--uvloop", *session.posargs)
 
 
 @nox.session
@@ -160,7 +164,7 @@ def wheels(session: nox.Session, member: Member) -> None:
     """Test a wheel beside those of clstr-core and clstr-testing alone, a transport's by its conformance suite."""
     present = {member.name, "clstr-core", "clstr-testing"}
     session.install(*pins("test"), *(str(other.wheel) for other in MEMBERS if other.name in present))
-    session.run("pytest", *member.proof, *session.posargs)
+    session.run("pytest", PARALLEL, *member.proof, *session.posargs)
 
 
 @nox.session(requires=["build"])
@@ -183,7 +187,7 @@ def minimums(session: nox.Session) -> None:
     bounds = (bound for member in MEMBERS for bound in member.lower_bounds())
     chosen = {Requirement(line).name: line for line in [*pins("test"), *bounds]}  # a bound replaces a tool's pin
     install(session, *chosen.values())
-    session.run("pytest", *(argument for member in MEMBERS for argument in member.proof), *session.posargs)
+    session.run("pytest", PARALLEL, *(argument for member in MEMBERS for argument in member.proof), *session.posargs)
 
 
 @nox.session
@@ -206,7 +210,7 @@ def conformance(session: nox.Session, suite: Path) -> None:
 def integration(session: nox.Session) -> None:
     """Run the tests that need several distributions, processes or brokers at once."""
     install(session, *pins("integration"))
-    session.run("pytest", "tests-integration", *session.posargs)
+    session.run("pytest", PARALLEL, "tests-integration", *session.posargs)
 
 
 @nox.session

@@ -136,7 +136,6 @@ def test_an_error_without_text_is_no_success(codec: Codec, error: ClstrError) ->
         {"limit": b"x", "bound": 2**64},
         {"limit": [], "bound": object()},
     ],
-    ids=repr,
 )
 def test_facts_that_nobody_could_read_become_zero_values(codec: Codec, facts: dict[str, Any]) -> None:
     """A handler may refuse with an error of its own making; its caller shall have an answer all the same."""

@@ -258,7 +258,6 @@ class PydanticNamed(pydantic.BaseModel):
         (NamedByStaticMethod(), "acme.Static"),
         (PydanticNamed(), "acme.Pydantic"),
     ],
-    ids=str,
 )
 def test_the_message_type_is_looked_up_on_the_class(message: object, expected: str) -> None:
     assert message_type(message) == expected
@@ -315,7 +314,7 @@ def test_a_message_type_that_is_empty_or_not_printable_is_a_value_error(cls: typ
         message_type(cls)
 
 
-@pytest.mark.parametrize("message", [{}, [], b"raw", "text", 1, None, object()], ids=repr)
+@pytest.mark.parametrize("message", [{}, [], b"raw", "text", 1, None, object()])
 def test_values_of_built_in_types_are_no_messages(message: object) -> None:
     if type(message) is object:
         message = object

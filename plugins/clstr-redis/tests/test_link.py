@@ -29,7 +29,6 @@ from clstr.errors import (
 )
 from clstr_redis import _frames as frames
 from clstr_redis._connection import Connection
-from clstr_redis._names import Names
 from clstr_testing import FaultProxy, Server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
@@ -677,6 +676,8 @@ async def test_a_reply_that_is_too_large_is_an_error_and_no_disconnect(server: S
 
 # Strangers, and clocks.
 
+STRANGER = b"clstr:in:stranger:" + b"0" * 32
+
 
 @pytest.mark.parametrize(
     "garbage",
@@ -685,13 +686,13 @@ async def test_a_reply_that_is_too_large_is_an_error_and_no_disconnect(server: S
         b"hello",
         frames.join(b"clstr:shard:1", [frames.request(1, 1, b"{}")]),
         frames.join(b"other:in:peer:" + b"0" * 32, [frames.request(1, 1, b"{}")]),
-        frames.join(Names("clstr", "stranger").new_inbox(), [b"short"]),
-        frames.join(Names("clstr", "stranger").new_inbox(), [frames.request(1, 1, b"")]),
-        frames.join(Names("clstr", "stranger").new_inbox(), [frames.request(1, 1, b"[" * 10_000)]),
-        frames.join(Names("clstr", "stranger").new_inbox(), [frames.request(2**32 - 1, 1, b"{}")]),
-        frames.join(Names("clstr", "stranger").new_inbox(), [frames.answer(1, b"{}")]),
-        frames.join(Names("clstr", "stranger").new_inbox(), [frames.answer(2**64 - 1, b"\xff")] * 4000),
-        frames.join(Names("clstr", "stranger").new_inbox(), [b"\x07" + frames.answer(1, b"x")[1:]]),
+        frames.join(STRANGER, [b"short"]),
+        frames.join(STRANGER, [frames.request(1, 1, b"")]),
+        frames.join(STRANGER, [frames.request(1, 1, b"[" * 10_000)]),
+        frames.join(STRANGER, [frames.request(2**32 - 1, 1, b"{}")]),
+        frames.join(STRANGER, [frames.answer(1, b"{}")]),
+        frames.join(STRANGER, [frames.answer(2**64 - 1, b"\xff")] * 4000),
+        frames.join(STRANGER, [b"\x07" + frames.answer(1, b"x")[1:]]),
     ],
 )
 async def test_a_message_from_a_stranger_harms_nobody(

@@ -229,7 +229,7 @@ async def test_a_node_that_is_deaf_or_dumb_is_replaced_by_itself(
 async def test_a_stalled_link_keeps_neither_deadline_nor_cancellation_from_working(
     proxy: FaultProxy, connect: Connect
 ) -> None:
-    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30)
+    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30, drain_timeout=0)
     proxy.black_hole()
     requests = [asyncio.ensure_future(client.request(message(n, bytes(1 << 19)), timeout=60)) for n in range(20)]
     await asyncio.sleep(0)
@@ -242,7 +242,7 @@ async def test_a_stalled_link_keeps_neither_deadline_nor_cancellation_from_worki
 
 
 async def test_what_the_socket_does_not_take_is_bounded(proxy: FaultProxy, connect: Connect) -> None:
-    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30)
+    client = await connect(proxy.port, query="?heartbeat=60", max_inflight_bytes=1 << 30, drain_timeout=0)
     proxy.black_hole()
     requests = [asyncio.ensure_future(client.request(message(n, bytes(500_000)), timeout=60)) for n in range(100)]
     done, pending = await asyncio.wait(requests, timeout=10, return_when=asyncio.FIRST_EXCEPTION)
