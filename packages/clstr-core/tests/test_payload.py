@@ -13,7 +13,8 @@ import msgspec
 import pydantic
 import pytest
 
-from clstr._payload import MAX_DECODERS, _decoder, check_reply_type, decode_reply, decode_request, encode
+from clstr._message import MAX_TYPES
+from clstr._payload import _decoder, check_reply_type, decode_reply, decode_request, encode
 from clstr.errors import InvalidEnvelopeError, InvalidReplyError
 
 
@@ -220,4 +221,4 @@ def test_a_type_in_a_type_that_cannot_be_decoded_is_an_invalid_reply() -> None:
 
 def test_decoders_are_remembered_up_to_a_bound() -> None:
     assert _decoder(Struct) is _decoder(Struct)
-    assert _decoder.cache_info().maxsize == MAX_DECODERS
+    assert _decoder.cache_info().maxsize == MAX_TYPES

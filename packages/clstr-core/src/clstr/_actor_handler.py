@@ -11,8 +11,8 @@ from typing import Any
 
 from clstr._actor import Actor
 from clstr._cell import Cell, wait_for_stops
-from clstr._chain import chain_name
-from clstr._context import current, is_refusal_of, refuse, set_current
+from clstr._chain import chain_name, extend
+from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
@@ -104,17 +104,20 @@ class ActorHandler:
         """
         key = required_key(envelope, is_closed=self._is_closed)
         call = None if self._class is None else find(self._class.routes, envelope)
-        name = self._name(key)
-        cell = self._cells.get(key)
-        if cell is not None and name in _chain() and cell.is_waiting:
-            return await self._reenter(key, cell, call, envelope)
+        inside = current()
+        self._announce(key, inside)
+        if inside is not None and inside.chain and self._waits_for(key, inside):
+            return await self._reenter(key, inside, call, envelope)
         cell = self._enter(key, envelope.shard)
         try:
             if not await cell.turns.take():  # its place is taken before anything is awaited
                 raise refuse(DrainingError(envelope.shard))
-            with cell.handling(current()):
+            cell.begin(inside)
+            try:
                 actor, call = await self._started(key, cell, call, envelope)
                 return await self._run(key, actor, call, envelope)
+            finally:
+                cell.end(inside)
         finally:
             self._leave(key, cell)
 
@@ -166,27 +169,30 @@ class ActorHandler:
 
     # Messages.
 
-    def _name(self, key: str) -> str | None:
-        """Return what stands for the actor on call chains, and say so to the message that is being handled."""
-        if self._kind is None:  # nobody knows before the first has been made, but then none has sent anything either
-            return None
-        name = chain_name(f"{self._kind}:{key}")
-        inside = current()
-        if inside is not None:
-            inside.name = name
-        return name
+    def _announce(self, key: str, inside: Current | None) -> None:
+        """Say to the message that is being handled what stands for the actor on call chains."""
+        if inside is not None and self._kind is not None:  # nobody knows its kind before the first has been made
+            inside.name = f"{self._kind}:{key}"
 
-    async def _reenter(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> bytes | None:
+    def _waits_for(self, key: str, inside: Current) -> bool:
+        """Tell whether the actor of ``key`` waits for the answer to a request that led here."""
+        cell = self._cells.get(key)
+        is_caller = inside.name is not None and chain_name(inside.name) in inside.chain
+        return cell is not None and is_caller and cell.is_waiting
+
+    async def _reenter(self, key: str, inside: Current, call: Call | None, envelope: Envelope) -> bytes | None:
         """Handle a message in the midst of the one that led to it, and that waits for its answer."""
+        cell = self._cells[key]
         actor = cell.actor
         if actor is None or not actor.reentrant:  # none: it starts
-            raise refuse(CallCycleError(" -> ".join([*_chain(), self._name(key) or key])))
+            raise refuse(CallCycleError(" -> ".join(extend(inside.chain, inside.name))))
         call = call or find(actor.routes, envelope)
         cell.users += 1
+        cell.begin(inside)
         try:
-            with cell.handling(current()):
-                return await self._run(key, actor, call, envelope)
+            return await self._run(key, actor, call, envelope)
         finally:
+            cell.end(inside)
             self._leave(key, cell)
 
     async def _run(self, key: str, actor: Actor, call: Call, envelope: Envelope) -> bytes | None:
@@ -284,7 +290,7 @@ class ActorHandler:
         actor.key = key
         if self._kind is None:
             self._kind = type(actor).__name__
-            _ = self._name(key)
+            self._announce(key, current())
         return actor
 
     def _stop_soon(self, key: str, *, first: bool = False) -> asyncio.Task[None]:
@@ -326,11 +332,6 @@ class ActorHandler:
         if own in keys:  # called from its own message: it would wait for itself
             _ = self._stop_soon(own)
         await wait_for_stops(stops, self._kind)
-
-
-def _chain() -> tuple[str, ...]:
-    inside = current()
-    return () if inside is None else inside.chain
 
 
 def _checked_create(create: Any) -> Callable[..., Any]:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 from clstr._actor import Actor
 from clstr._context import Current
@@ -45,22 +44,17 @@ class Cell:
         """Whether a message whose turn it is waits for an answer: what it led to must not wait for that turn."""
         return any(message is not None and message.is_waiting for message in self._messages)
 
-    @contextmanager
-    def handling(self, message: Current | None) -> Iterator[None]:
-        """
-        Handle ``message`` in the turn, which was taken for it or for one in whose midst it is handled.
+    def begin(self, message: Current | None) -> None:
+        """Handle ``message`` in the turn, which was taken for it or for one in whose midst it is handled."""
+        self._messages += (message,)
 
-        The turn is over when all of them have ended, whichever ends last.
-        """
-        self._messages = (*self._messages, message)
-        try:
-            yield
-        finally:
-            left = list(self._messages)
-            left.remove(message)
-            self._messages = tuple(left)
-            if not left:
-                self.turns.end()
+    def end(self, message: Current | None) -> None:
+        """Note that ``message`` has ended: the turn is over when all of them have, whichever ends last."""
+        left = list(self._messages)
+        left.remove(message)
+        self._messages = tuple(left)
+        if not left:
+            self.turns.end()
 
     def start(self, actor: Actor) -> None:
         """Let ``actor`` be the key's, and begin its periodic work."""

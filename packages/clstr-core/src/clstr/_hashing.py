@@ -36,9 +36,10 @@ def shard_for_key(key: str, num_shards: int, seed: str = "") -> int:
     """
     if type(num_shards) is not int or not 0 < num_shards <= MAX_SHARDS:  # in line: this runs for every request
         check_num_shards(num_shards)
-    if type(key) is not str:
-        _check_key(key)
-    hasher = _start(seed)
+    if type(key) is not str or type(seed) is not str:
+        _check_text("key", key)
+        _check_text("seed", seed)
+    hasher = _seeded(seed).copy()
     try:
         hasher.update(key.encode())
     except UnicodeEncodeError as error:
@@ -216,9 +217,9 @@ def _check_node_ids(node_ids: Iterable[str]) -> tuple[str, ...]:
     return nodes
 
 
-def _check_key(key: object) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"key must be a str, not {type(key).__name__}")
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a str, not {type(value).__name__}")
 
 
 def _unencodable(error: UnicodeEncodeError) -> ValueError:
@@ -227,15 +228,9 @@ def _unencodable(error: UnicodeEncodeError) -> ValueError:
     )
 
 
-def _start(seed: str) -> blake2b:
-    """Return a new hasher that has read ``seed``. Copying one costs half of what making one does."""
-    if not isinstance(seed, str):
-        raise TypeError(f"seed must be a str, not {type(seed).__name__}")
-    return _seeded(seed).copy()
-
-
 @lru_cache(maxsize=128)  # a process has one seed, or one per cluster that it talks to
 def _seeded(seed: str) -> blake2b:
+    """Return a hasher that has read ``seed``, to be copied, which costs half of what making one does."""
     if has_control_characters(seed):
         raise ValueError(f"seed {seed!r} holds control characters or lone surrogates: use printable text")
     return blake2b(f"{seed}\0".encode() if seed else b"", digest_size=_DIGEST_BYTES)
@@ -245,9 +240,10 @@ class _Weights:
     """The weights of ``nodes``, which are sorted: what is the same for every shard is made once."""
 
     def __init__(self, nodes: Sequence[str], seed: str) -> None:
+        _check_text("seed", seed)
         self._nodes = nodes
         self._encoded = [node.encode() for node in nodes]
-        self._seeded = _start(seed)
+        self._seeded = _seeded(seed)
 
     def best(self, shard: int) -> _Claim:
         """Return the best claim to ``shard``; of equal ones the first node's, as Go does."""

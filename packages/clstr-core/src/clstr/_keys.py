@@ -11,8 +11,9 @@ def required_key(envelope: Envelope, *, is_closed: bool) -> str:
     """Return the key of ``envelope``; refuse a message that has none, and every one once the handler is closed."""
     if is_closed:
         raise refuse(DrainingError(envelope.shard))
-    if envelope.key is None:
+    key = envelope.key
+    if key is None:
         raise refuse(MissingKeyHeaderError())
-    if not envelope.key:
+    if not key:
         raise refuse(KeyRequiredError())
-    return envelope.key
+    return key

@@ -7,14 +7,13 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
 
 from clstr._envelope import has_control_characters
 
 R_co = TypeVar("R_co", covariant=True)
-V = TypeVar("V")
+MAX_TYPES = 1024  # remembered; a program's types are few, and those that it makes as it runs must not pile up
 
 
 class Message(Generic[R_co]):
@@ -35,21 +34,6 @@ class Message(Generic[R_co]):
     __slots__ = ()
 
 
-def _once_per_class(function: Callable[[type], V]) -> Callable[[type], V]:
-    """Remember what ``function`` returned for a class, as long as the class lives. Errors are not remembered."""
-    known: WeakKeyDictionary[type, V] = WeakKeyDictionary()
-
-    @functools.wraps(function)
-    def lookup(cls: type) -> V:
-        try:
-            return known[cls]
-        except KeyError:
-            value = known[cls] = function(cls)
-            return value
-
-    return lookup
-
-
 def message_type(message: object) -> str:
     """
     Return the name that ``message``, an object or a class, has on the wire.
@@ -64,7 +48,7 @@ def message_type(message: object) -> str:
     return _wire_name(message if isinstance(message, type) else type(message))
 
 
-@_once_per_class
+@functools.lru_cache(maxsize=MAX_TYPES)
 def _wire_name(cls: type) -> str:
     name = _declared_name(cls)
     if not isinstance(name, str):
@@ -104,11 +88,11 @@ def reply_type(message: object) -> Any | None:
     Raises:
         TypeError: A name in quotes cannot be resolved.
     """
-    cls = message if isinstance(message, type) else type(message)
+    cls: Any = message if isinstance(message, type) else type(message)
     return _resolved_reply_type(cls) if issubclass(cls, Message) else None
 
 
-@_once_per_class
+@functools.lru_cache(maxsize=MAX_TYPES)
 def _resolved_reply_type(cls: type) -> Any | None:
     reply = _argument_of_message(cls, {})
     return None if getattr(reply, "__parameters__", ()) or isinstance(reply, TypeVar) else reply

@@ -13,7 +13,7 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
-from clstr._message import type_name
+from clstr._message import MAX_TYPES, type_name
 from clstr.errors import InvalidEnvelopeError, InvalidReplyError
 
 T = TypeVar("T")
@@ -22,7 +22,6 @@ Decoder = Callable[[bytes], Any]
 # MsgspecError is malformed JSON or a wrong type, ValueError what pydantic, validators and UTF-8 say.
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 _NONE = type(None)
-MAX_DECODERS = 1024  # a program's types are few; types that it makes as it runs must not pile up
 
 
 def encode(message: object) -> bytes:
@@ -36,10 +35,9 @@ def encode(message: object) -> bytes:
         TypeError: It, or something in it, has no encoding.
         ValueError: It is nested too deeply or within itself, or holds text that has no UTF-8.
     """
+    cls: Any = type(message)
     try:
-        if _is_pydantic(type(message)):
-            return _dump(message)
-        return _encoder.encode(message)
+        return _writer(cls)(message)
     except RecursionError:
         raise ValueError(f"a {type_name(type(message))} cannot be encoded: nested too deeply, or in itself") from None
 
@@ -133,7 +131,12 @@ def _dec_hook(type_: Any, value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_enc_hook)
 
 
-@functools.lru_cache(maxsize=MAX_DECODERS)
+@functools.lru_cache(maxsize=MAX_TYPES)
+def _writer(cls: Any) -> Callable[[Any], bytes]:
+    return _dump if _is_pydantic(cls) else _encoder.encode
+
+
+@functools.lru_cache(maxsize=MAX_TYPES)
 def _decoder(type_: Any) -> Decoder:
     if _is_pydantic(type_):
         return type_.model_validate_json  # type: ignore[no-any-return]  # looked up by its name

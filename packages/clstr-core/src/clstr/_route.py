@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+import msgspec
+
 from clstr._context import current, current_node_id, refuse
 from clstr._envelope import Envelope
 from clstr._message import message_type, reply_type, type_name
@@ -18,8 +20,7 @@ from clstr.errors import InvalidEnvelopeError, UnknownMessageError
 _logger = logging.getLogger("clstr.handler")
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(msgspec.Struct, frozen=True):
     """
     What a typed handler knows of its message, beside the message itself.
 

@@ -23,7 +23,7 @@ class MemoryLink(Link):
 
     def __init__(self, bus: Bus, faults: Faults | None = None) -> None:
         self._bus = bus
-        self._faults = faults or Faults()
+        self._faults = faults
         self._held: set[int] = set()
         self._life = 0  # what was sent to an earlier life never arrives
         self._inbox = Batcher(bus.loop, self._receive_all)
@@ -36,7 +36,8 @@ class MemoryLink(Link):
         self.sink = sink
         self.is_up = True
         self._bus.members.add(self)
-        self._bus.longest_delay = max(self._bus.longest_delay, self._faults.longest_delay)
+        if self._faults is not None:
+            self._bus.longest_delay = max(self._bus.longest_delay, self._faults.longest_delay)
 
     async def hold(self, shards: Sequence[int]) -> None:
         """Enter ``shards`` on the bus."""
@@ -53,7 +54,7 @@ class MemoryLink(Link):
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> MemoryLink:
         """Give ``body`` to one holder, in the next tick."""
-        if self._faults.disconnects() and self.is_up:
+        if self._faults is not None and self._faults.disconnects() and self.is_up:
             self.cut()
             self._bus.loop.call_soon(self.restore)
         if not self.is_up:
@@ -69,12 +70,12 @@ class MemoryLink(Link):
         peer, token = cast("tuple[MemoryLink, int]", to)
         if not (self.is_up and peer.is_up):
             return False
-        if not self._faults.drops_reply():
+        if self._faults is None or not self._faults.drops_reply():
             self._post(peer, peer.sink.answer, token, body, self)
         return True
 
     def _post(self, peer: MemoryLink, receive: Callable[..., None], *message: Any) -> None:
-        if delay := self._faults.delay():
+        if self._faults is not None and (delay := self._faults.delay()):
             self._bus.loop.call_later(delay, peer._receive_all, [(peer._life, receive, message)])
         else:
             peer._inbox.add((peer._life, receive, message))

@@ -20,7 +20,7 @@ async def open_memory(url: TransportURL, options: ConnectOptions) -> Transport:
     if url.path or url.username or url.password:
         raise ValueError("malformed memory URL: it has a name and parameters only, as in memory://name?codec=json")
     faults: dict[str, Any] = {name: options.extra[name] for name in FAULTS if name in options.extra}
-    link = MemoryLink(Bus.named(url.name), Faults(**faults))
+    link = MemoryLink(Bus.named(url.name), Faults(**faults) if faults else None)
     codec = str(options.extra.get("codec", "msgpack"))
     return await Engine(link, limits=options.limits, codec=codec, logger=options.logger).open()
 

@@ -167,7 +167,8 @@ class Dispatcher:
         delivery.task = None  # its context holds this delivery: a cycle
         delivery.envelope = NOTHING  # tasks that the handler left behind keep this delivery, but need not its payload
         self._wake()
-        self._wake_settlers()
+        if self._settlers:
+            self._wake_settlers()
 
     def _start_waiting(self) -> None:
         self._wake_scheduled = False

@@ -229,7 +229,7 @@ class Engine(Transport):
 
     def _check_usable(self) -> None:
         self._check_here()
-        if self._is_closed or (self.is_closing and self._own_delivery() is None):
+        if self._is_closed or (self._closing is not None and self._own_delivery() is None):
             raise TransportClosedError
 
     def _check_here(self) -> None:
