@@ -41,10 +41,12 @@ class Actor:
 
     Attributes:
         key: The key, set before `on_start`.
-        max_tasks: How many tasks `spawn` may have running.
+        max_tasks: How many tasks `spawn` may have running; 32 by default.
         reentrant: Whether a message may be handled while the actor awaits a request that led to it. Where it may not,
             such a message is refused with `CallCycleError`: waiting for its turn would never end. The turn is over
             when all of them have ended: other messages, and the stop, come after that.
+        routes: What handles which type of message: made of the methods that `handles` decorates.
+        timers: The seconds between the runs of each method that `every` decorates, by its name.
     """
 
     key: str
@@ -122,6 +124,7 @@ def handles(message: type[Any], *, reply: Any = None) -> Any:
     Raises:
         TypeError: The class cannot be decoded, the type of its reply is not known, or the method is not async or takes
             messages of another class.
+        ValueError: The class's name on the wire is empty or holds control characters.
     """
     route_for = checked_route(message, reply, position=1)
 

@@ -40,11 +40,11 @@ class ActorHandler:
 
     Args:
         create: A class of actors, or a function of the key that returns one, sync or async.
-        idle_after: Seconds without a message after which an actor is stopped; ``None`` is never.
+        idle_after: Seconds without a message after which an actor is stopped, 300 by default; ``None`` is never.
         kind: What stands before the key on call chains: by default the name of the actors' class. Two kinds whose
             classes have one name need it, or they would be taken for one.
         max_actors: How many there may be; the one that has been idle for longest makes room. ``None`` is no limit.
-        mailbox: How many messages of one key may wait for their turn.
+        mailbox: How many messages of one key may wait for their turn; 256 by default.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -154,6 +154,10 @@ class ActorHandler:
             async with handler.paused("ada") as paused:
                 ...  # send some
                 await paused.step()  # one of them is handled
+
+        Raises:
+            OverloadedError: ``mailbox`` messages wait for this key, or all of ``max_actors`` are busy.
+            RuntimeError: The key's shard was released before the pause could begin.
         """
         cell = self._enter(key, None)
         try:

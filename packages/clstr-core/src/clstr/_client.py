@@ -183,9 +183,9 @@ class Client:
             type: The message type's name, at most 256 characters.
             data: The payload.
             headers: Text by name, added to the client's.
-            ttl: Seconds in which a node may start and run the message; neither ``timeout`` nor the message being
-                handled shortens it.
-            timeout: Seconds in which the message must be on its way.
+            ttl: Seconds in which a node may start and run the message; ``None`` is as the client was told. Neither
+                ``timeout`` nor the message being handled shortens it.
+            timeout: Seconds in which the message must be on its way; ``None`` is as the client was told.
 
         Raises:
             KeyRequiredError: The key is empty.
@@ -211,7 +211,15 @@ class Client:
         """
         Send bytes to the owner of ``shard`` and return those of the reply. The reference's ``Client.RequestShard``.
 
-        Everything but the shard, ``0 <= shard < num_shards``, is as in `request_key`.
+        Everything but the shard is as in `request_key`.
+
+        Args:
+            shard: ``0 <= shard < num_shards``.
+            type: The message type's name, at most 256 characters.
+            data: The payload.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run the message; ``None`` is as the client was told.
+            timeout: Seconds to wait for the reply; ``None`` is as the client was told.
 
         Raises:
             TypeError: The shard is not an int, or another argument has the wrong type.
@@ -234,7 +242,15 @@ class Client:
         """
         Send bytes to the owner of ``shard`` without a reply. The reference's ``Client.NotifyShard``.
 
-        Everything but the shard, ``0 <= shard < num_shards``, is as in `notify_key`.
+        Everything but the shard is as in `notify_key`.
+
+        Args:
+            shard: ``0 <= shard < num_shards``.
+            type: The message type's name, at most 256 characters.
+            data: The payload.
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start and run the message; ``None`` is as the client was told.
+            timeout: Seconds in which the message must be on its way; ``None`` is as the client was told.
 
         Raises:
             TypeError: The shard is not an int, or another argument has the wrong type.

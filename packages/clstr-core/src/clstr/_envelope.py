@@ -39,6 +39,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         ttl_ms: Milliseconds from ``created_at_ms`` in which a node may start and run the message; 0 is no limit.
         created_at_ms: Wall clock, milliseconds since the epoch, of *this* process: when the sender made the envelope,
             or when the receiver read it. Clocks of two machines are never compared. 0 is not stamped.
+
+    Raises:
+        InvalidEnvelopeError: ``headers`` is no mapping. `validate` checks the rest.
     """
 
     shard: int
@@ -64,7 +67,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         return self.headers.get(KEY_HEADER)
 
     def ttl(self, now_ms: int | None = None) -> float | None:
-        """Return the seconds of TTL that are left, at least 0, or ``None`` if there is no TTL."""
+        """
+        Return the seconds of TTL that are left, at least 0, or ``None`` if there is no TTL.
+
+        Args:
+            now_ms: Wall clock, milliseconds since the epoch, of this process; ``None`` is now.
+        """
         if not self.ttl_ms:
             return None
         if not self.created_at_ms:
@@ -73,7 +81,12 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
         return max(0, self.created_at_ms + self.ttl_ms - now_ms) / 1000
 
     def expired(self, now_ms: int | None = None) -> bool:
-        """Tell whether the TTL has run out."""
+        """
+        Tell whether the TTL has run out.
+
+        Args:
+            now_ms: As in `ttl`: milliseconds, and ``None`` is now.
+        """
         return self.ttl(now_ms) == 0
 
     def validate(self) -> None:

@@ -72,6 +72,11 @@ def assign_shards(node_ids: Iterable[str], num_shards: int, seed: str = "") -> d
     """
     Return the shards of every node, sorted, in the order of ``node_ids``. A node without shards has an empty list.
 
+    Args:
+        node_ids: Every node of the cluster.
+        num_shards: The cluster's number of shards, 1 to 2**32 - 1.
+        seed: The cluster's seed.
+
     Raises:
         TypeError: An argument has the wrong type.
         ValueError: A node id is empty, repeated or holds control characters, or another argument is out of its bounds.
@@ -117,7 +122,12 @@ class Assignment:
     @classmethod
     def of(cls, node_ids: Iterable[str], num_shards: int, seed: str = "") -> Self:
         """
-        Compute who owns which shard. The order of ``node_ids`` does not matter.
+        Compute who owns which shard.
+
+        Args:
+            node_ids: Every node of the cluster, in any order.
+            num_shards: The cluster's number of shards, 1 to 2**32 - 1.
+            seed: The cluster's seed.
 
         Raises:
             TypeError: An argument has the wrong type.
@@ -130,28 +140,51 @@ class Assignment:
         return cls(nodes=nodes, num_shards=num_shards, seed=seed, _claims=claims)
 
     def owner(self, shard: int) -> str:
-        """Return the id of the node that owns ``shard``; `ValueError` if there is no such shard."""
+        """
+        Return the id of the node that owns ``shard``.
+
+        Raises:
+            TypeError: ``shard`` is not an int.
+            ValueError: There is no such shard.
+        """
         _check_int("shard", shard)
         if not 0 <= shard < self.num_shards:
             raise ValueError(f"shard must be between 0 and {self.num_shards - 1}, not {shard}")
         return self._claims[shard].owner
 
     def shards(self, node_id: str) -> list[int]:
-        """Return the shards that ``node_id`` owns, sorted; `ValueError` if it is not one of the nodes."""
+        """
+        Return the shards that ``node_id`` owns, sorted.
+
+        Raises:
+            ValueError: It is not one of the nodes.
+        """
         self._check_member(node_id)
         return [shard for shard, claim in enumerate(self._claims) if claim.owner == node_id]
 
     def join(self, node_id: str) -> Self:
-        """Return the assignment with ``node_id`` added; `ValueError` if it is one of the nodes already."""
+        """
+        Return the assignment with ``node_id`` added.
+
+        Raises:
+            TypeError: It is not a str.
+            ValueError: It is one of the nodes already, is empty or holds control characters.
+        """
         nodes = tuple(sorted(_check_node_ids((*self.nodes, node_id))))
         challenger = _Weights((node_id,), self.seed)
         claims = tuple(_challenge(claim, challenger.of(shard)[0], node_id) for shard, claim in enumerate(self._claims))
         return type(self)(nodes=nodes, num_shards=self.num_shards, seed=self.seed, _claims=claims)
 
     def leave(self, node_id: str) -> Self:
-        """Return the assignment without ``node_id``; `ValueError` if it is not one of the nodes, or the last one."""
+        """
+        Return the assignment without ``node_id``.
+
+        Raises:
+            ValueError: It is not one of the nodes, or the last one.
+        """
         self._check_member(node_id)
-        nodes = _check_node_ids(node for node in self.nodes if node != node_id)
+        nodes = tuple(node for node in self.nodes if node != node_id)
+        _check_not_empty(nodes)
         heirs = _Weights(nodes, self.seed)
         claims = tuple(
             heirs.best(shard) if claim.owner == node_id else claim for shard, claim in enumerate(self._claims)
@@ -202,12 +235,16 @@ def check_node_id(node_id: str) -> None:
         raise ValueError(f"node id {node_id!r} holds control characters or lone surrogates: use printable text")
 
 
+def _check_not_empty(nodes: tuple[str, ...]) -> None:
+    if not nodes:
+        raise ValueError("node_ids is empty: a shard needs a node that owns it")
+
+
 def _check_node_ids(node_ids: Iterable[str]) -> tuple[str, ...]:
     if isinstance(node_ids, (str, bytes)):
         raise TypeError(f"node_ids must be several node ids, not one {type(node_ids).__name__}: write [{node_ids!r}]")
     nodes = tuple(node_ids)
-    if not nodes:
-        raise ValueError("node_ids is empty: a shard needs a node that owns it")
+    _check_not_empty(nodes)
     seen: set[str] = set()
     for node in nodes:
         check_node_id(node)

@@ -31,6 +31,11 @@ class Limits:
         handler_timeout: Seconds that a handler may take.
         drain_timeout: Seconds that ``aclose`` waits for the handlers that have started.
         reconnect_wait: Seconds that a new request waits for a lost link.
+
+    Raises:
+        TypeError: A bound is not a number, or one of bytes, requests, handlers or messages is not an int.
+        ValueError: A bound is not finite and above 0, seconds are more than a year, or others are above 2**63 - 1.
+            ``max_queue``, ``drain_timeout`` and ``reconnect_wait`` may be 0.
     """
 
     max_payload_bytes: int = 1024 * 1024

@@ -41,10 +41,22 @@ class Metrics(Protocol):
         """A node's handler ended."""
 
     def handlers_active(self, node_id: str, count: int) -> None:
-        """``count`` handlers of the node run now."""
+        """
+        A handler of the node has begun or ended.
+
+        Args:
+            node_id: The node's id.
+            count: How many run now.
+        """
 
     def shards_owned(self, node_id: str, count: int) -> None:
-        """The node owns ``count`` shards now."""
+        """
+        The node has acquired or released shards.
+
+        Args:
+            node_id: The node's id.
+            count: How many it owns now.
+        """
 
 
 class NoMetrics:

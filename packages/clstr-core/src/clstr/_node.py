@@ -52,7 +52,7 @@ class Node:
         nodes: The ids of every node in the cluster, ``node_id`` among them: the node owns its share of
             ``num_shards``, see `shards_for_node`. Instead of ``shards``.
         node_id: The node's name, printable; by default ``node-`` and six random characters.
-        num_shards: The cluster's number of shards, 1 to 2**32 - 1. Needed with ``nodes``.
+        num_shards: The cluster's number of shards, 1 to 2**32 - 1. Needed with ``nodes``; ``None`` is not known.
         seed: The cluster's seed. Clients and nodes must agree on it, as on ``num_shards``.
         logger: By default that called ``clstr.node``.
         metrics: Receives measurements.
@@ -174,6 +174,9 @@ class Node:
         lets a handler that keeps state release that of every shard, those included whose `release` was cancelled. An
         `ActorHandler` and a `KeyHandler` take as long for that as the slowest ``on_stop`` or ``aclose``, at most 30
         seconds; what has not ended then is logged, and not waited for.
+
+        Raises:
+            RuntimeError: The node runs on another event loop.
         """
         self._check_loop()
         self._is_closed = True

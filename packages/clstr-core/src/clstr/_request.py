@@ -30,6 +30,7 @@ class Request(Generic[IN, OUT]):
 
     Raises:
         TypeError: ``message`` has no name on the wire, or ``reply`` cannot be decoded.
+        ValueError: The name on the wire is empty or holds control characters.
     """
 
     __slots__ = ("_client", "_message", "_reply")

@@ -91,8 +91,8 @@ class ScopedClient:
             reply: The reply's type, if the message's class names none or another one is wanted; ``bytes`` is the reply
                 as it is.
             headers: Text by name, added to the client's.
-            ttl: Seconds in which a node may start and run the message.
-            timeout: Seconds to wait for the reply.
+            ttl: Seconds in which a node may start and run the message; by default as for `Client.key`.
+            timeout: Seconds to wait for the reply; by default as for `Client.key`.
 
         Returns:
             The reply, decoded and checked.
@@ -125,8 +125,9 @@ class ScopedClient:
         Args:
             message: As in `request`.
             headers: Text by name, added to the client's.
-            ttl: Seconds in which a node may start and run the message.
-            timeout: Seconds in which it must be on its way; they do not shorten ``ttl``.
+            ttl: Seconds in which a node may start and run the message; by default as for `Client.key`.
+            timeout: Seconds in which it must be on its way, by default as for `Client.key`; they do not shorten
+                ``ttl``.
 
         Raises:
             TypeError: The message has no encoding.
@@ -146,7 +147,14 @@ class ScopedClient:
         """
         Ask the owner of the key or shard who it is. The reference's ``ScopedClient.GetNodeInfo``.
 
+        Args:
+            headers: Text by name, added to the client's.
+            ttl: Seconds in which a node may start to answer; by default as for `Client.key`.
+            timeout: Seconds to wait for the answer; by default as for `Client.key`.
+
         Raises:
+            TypeError: An argument has the wrong type.
+            ValueError: ``ttl`` or ``timeout`` is not finite and above 0.
             InvalidReplyError: The answer describes no node.
             ClstrError: What `Client.request_key` raises.
         """

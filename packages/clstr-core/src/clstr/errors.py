@@ -163,7 +163,7 @@ class OverloadedError(ClstrError, RuntimeError):
 
     Attributes:
         limit: The name of the bound, as in `clstr.Limits` or in the constructor that set it.
-        bound: Its value.
+        bound: Its value: bytes, seconds or a count, as its name says.
     """
 
     code = "overloaded"

@@ -62,6 +62,9 @@ class Cluster:
             node_id: One of `nodes`.
             take_over: Whether the remaining nodes then acquire its shards, as rendezvous hashing distributes them. In
                 between, and for good without this, nobody owns them.
+
+        Raises:
+            KeyError: No such node runs.
         """
         await self._end(node_id, _Member.stop, take_over=take_over)
 
@@ -79,6 +82,9 @@ class Cluster:
         Args:
             node_id: One of `nodes`.
             take_over: As in `stop`.
+
+        Raises:
+            KeyError: No such node runs.
         """
         await self._end(node_id, _Member.kill, take_over=take_over)
 

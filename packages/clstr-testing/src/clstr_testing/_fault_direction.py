@@ -46,9 +46,9 @@ class Direction:
 
     Attributes:
         delay: Seconds that each piece waits before it goes on.
-        piece_bytes: The most that goes on at once; 1 is one byte at a time.
-        bytes_forwarded: What has gone on.
-        bytes_held: What was read and has not gone on yet.
+        piece_bytes: The most bytes that go on at once; 1 is one byte at a time.
+        bytes_forwarded: How many bytes have gone on.
+        bytes_held: How many bytes were read and have not gone on yet.
     """
 
     def __init__(self, changed: Callable[[], None]) -> None:

@@ -45,8 +45,8 @@ class Sent:
     Attributes:
         id: The message's own, never used twice.
         shard: Where it goes.
-        start: When, on the journal's clock.
-        deadline: When the call must have ended, on the journal's clock.
+        start: When, in seconds of the journal's clock.
+        deadline: When the call must have ended, in seconds of the journal's clock.
         expected: The `digest` of the right reply; ``None`` for a notify.
         journal: The name of the file that says so, known after reading.
     """
@@ -86,7 +86,7 @@ class Ended:
         id: The message's.
         kind: ``answered`` and ``notify`` went well, ``refused`` is an error that proves that the message never ran,
             ``failed`` any other, and ``cancelled`` is the caller's own doing.
-        end: When, on the journal's clock.
+        end: When, in seconds of the journal's clock.
         maybe_executed: What the error says of it; ``None`` if it says nothing.
         error: The name of the error's type.
         reply: The `digest` of the reply.
@@ -160,7 +160,12 @@ class Journal:
         self._file.close()
 
     def write(self, record: Record) -> None:
-        """Write a record; on return the system has it."""
+        """
+        Write a record; on return the system has it.
+
+        Raises:
+            OSError: The disk is full, or the file cannot be written to.
+        """
         line = json.dumps({"record": NAMES[type(record)], **asdict(record)}, separators=(",", ":")).encode() + b"\n"
         if self._file.write(line) != len(line):
             raise OSError(f"{self._file.name} took only a part of a record: is the disk full?")

@@ -73,7 +73,12 @@ class Server:
         await self._process.start()
 
     def log_tail(self, lines: int = 60) -> str:
-        """Return the last ``lines`` lines of its log."""
+        """
+        Return the end of its log.
+
+        Args:
+            lines: How many lines.
+        """
         return self._process.log_tail(lines)
 
 

@@ -46,7 +46,12 @@ class TransportSuite(RoutingChecks, RunningChecks, OutcomeChecks, LifetimeChecks
 
     @classmethod
     def check_integrity(cls) -> None:
-        """Raise `TypeError` if a check was overridden, or a failure is expected that cannot be or has no reason."""
+        """
+        Refuse a suite that is not whole.
+
+        Raises:
+            TypeError: A check was overridden, or a failure is expected that cannot be or has no reason.
+        """
         names = {check.name for check in checks_of(TransportSuite)}
         for name in sorted({*names, "skip_unless_checkable"}):
             if getattr(cls, name, None) is not getattr(TransportSuite, name):

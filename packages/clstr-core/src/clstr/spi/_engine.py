@@ -52,6 +52,18 @@ class Engine(Transport):
         limits: The bounds of the contract.
         codec: ``"msgpack"`` or ``"json"``, for what is sent; what arrives may be either.
         logger: Never told payloads or header values.
+
+    Raises:
+        ValueError: There is no such codec.
+
+    Attributes:
+        stats: What it has counted.
+        state: Whether the link is up. This and what follows are parts of the engine, and no interface.
+        deadlines: What ends when its time is over.
+        pending: The requests that wait for a reply.
+        holders: Which subscription holds which shard.
+        answers: What sends the replies of handlers.
+        dispatcher: What starts and ends handlers.
     """
 
     def __init__(
@@ -118,17 +130,50 @@ class Engine(Transport):
         return self._closing is not None
 
     async def request(self, envelope: Envelope, *, timeout: float = 5.0) -> bytes:
-        """Send ``envelope`` to the owner of its shard and wait for the reply; see `clstr.abc.ClientTransport`."""
+        """
+        Send ``envelope`` to the owner of its shard and wait for the reply; see `clstr.abc.ClientTransport.request`.
+
+        Args:
+            envelope: Must not be expired.
+            timeout: Seconds, finite and above 0, counted from the call; waiting for a lost link included.
+
+        Raises:
+            ClstrError: Anything of the transport contract.
+            TransportClosedError: The engine is closed, or closing.
+            RuntimeError: In another process, or on another loop, than it was opened in.
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is not finite and above 0.
+        """
         self._check_usable()
         return await self._sender.request(envelope, check_seconds("timeout", timeout))
 
     async def notify(self, envelope: Envelope, *, timeout: float = 5.0) -> None:
-        """Send ``envelope`` to the owner of its shard; see `clstr.abc.ClientTransport`."""
+        """
+        Send ``envelope`` to the owner of its shard; see `clstr.abc.ClientTransport.notify`.
+
+        Args:
+            envelope: Must not be expired.
+            timeout: Seconds, finite and above 0, in which it must be on its way.
+
+        Raises:
+            ClstrError: Anything of the transport contract, but for what the handler does.
+            TransportClosedError: The engine is closed, or closing.
+            RuntimeError: In another process, or on another loop, than it was opened in.
+            TypeError: ``timeout`` is not a number.
+            ValueError: ``timeout`` is not finite and above 0.
+        """
         self._check_usable()
         await self._sender.notify(envelope, check_seconds("timeout", timeout))
 
     async def subscribe(self, shards: Iterable[int], handler: Handler) -> EngineSubscription:
-        """Hold ``shards`` and run ``handler`` for their messages; see `clstr.abc.ServerTransport`."""
+        """
+        Hold ``shards`` and run ``handler`` for their messages; see `clstr.abc.ServerTransport.subscribe`.
+
+        Raises:
+            TypeError: ``handler`` cannot be called, or a shard is not an int.
+            ValueError: A shard is out of its bounds.
+            ClstrError: What `hold` raises.
+        """
         if not callable(handler):
             raise TypeError(f"handler must be an async function, not {handler!r}")
         subscription = EngineSubscription(self, handler)
@@ -136,14 +181,27 @@ class Engine(Transport):
         return subscription
 
     async def hold(self, subscription: EngineSubscription, shards: frozenset[int]) -> None:
-        """Let ``subscription`` hold ``shards`` too."""
+        """
+        Let ``subscription`` hold ``shards`` too.
+
+        Raises:
+            TransportClosedError: The engine is closed, or closing.
+            TransportUnavailableError: The link is down and did not come back in ``reconnect_wait`` seconds.
+            ClstrError: What else `Link.hold` raised.
+            RuntimeError: In another process, or on another loop, than it was opened in.
+        """
         self._check_usable()
         if not self.state.is_up:
             await self.state.wait_up(math.inf)
         await self.holders.add(subscription, shards)
 
     async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> None:
-        """Let ``subscription`` go of ``shards``, or all, and wait for their messages, `drain_timeout` at most (T5)."""
+        """
+        Let ``subscription`` go of ``shards``, or all, and wait for their messages, ``drain_timeout`` at most (T5).
+
+        Raises:
+            RuntimeError: In another process, or on another loop, than it was opened in.
+        """
         self._check_here()
         now = self._loop.time()
         deadline = now + self.limits.drain_timeout
@@ -158,12 +216,22 @@ class Engine(Transport):
                 self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
 
     async def wait_closed(self) -> None:
-        """Return when `aclose` has begun; raise what ended the link if it is lost for good."""
+        """
+        Return when `aclose` has begun; raise what ended the link if it is lost for good.
+
+        Raises:
+            RuntimeError: In another process, or on another loop, than it was opened in.
+        """
         self._check_here()
         await self.state.wait_ended()
 
     async def aclose(self) -> CloseReport:
-        """Drain and close (T14). Later calls return the same report."""
+        """
+        Drain and close (T14). Later calls return the same report.
+
+        Raises:
+            RuntimeError: In another process, or on another loop, than it was opened in.
+        """
         self._check_here()
         with self._not_waiting_for_caller() as caller:
             if caller is not None:

@@ -48,14 +48,19 @@ class Sink(Protocol):
             token: What `Link.send` was given.
             error: Why; what the caller gets.
             again_after: Seconds after which the message is sent once more, if this was its first attempt and its
-                deadline allows it: for what is worth asking twice.
+                deadline allows it: for what is worth asking twice. ``None`` is not.
         """
 
     def failed(self, token: int, error: ClstrError) -> None:
         """``token`` ended with ``error``, whose ``maybe_executed`` is the link's to set."""
 
     def dropped(self, answers: int) -> None:
-        """So many answers that `Link.reply` had taken reached nobody: it learned that only afterwards."""
+        """
+        Answers that `Link.reply` had taken reached nobody: it learned that only afterwards.
+
+        Args:
+            answers: How many.
+        """
 
     def lost(self, route: Route) -> None:
         """``route`` is gone: its requests in flight end with `ConnectionLostError`."""
@@ -81,7 +86,7 @@ class Link(ABC):
     Every method is called on the loop. A link keeps itself connected after `open`, and tells the sink when it is not.
 
     Attributes:
-        max_message_bytes: The largest body that the broker carries, known after `open`; ``None`` is no limit.
+        max_message_bytes: Bytes of the largest body that the broker carries, known after `open`; ``None`` is no limit.
     """
 
     max_message_bytes: int | None = None
