@@ -93,3 +93,19 @@ async def test_diagrams_are_drawn(address: str, page: Page, tmp_path: Path) -> N
         await page.evaluate("document.querySelector('div.mermaid').scrollIntoView()")
         save({f"{width}.png": await page.picture()}, tmp_path)
     assert page.complaints == []
+
+
+async def test_a_source_has_its_lines(address: str, page: Page, tmp_path: Path) -> None:
+    """It is a table of numbers and code, in which nothing may join the lines."""
+    for width, height in SIZES.values():
+        await page.look(width, height, "light")
+        await page.go(f"{address}reference/errors/")
+        await page.evaluate("document.querySelectorAll('.mkdocstrings-source').forEach(each => each.open = true)")
+        sources = await page.evaluate(
+            "[...document.querySelectorAll('.mkdocstrings-source')].map(each =>"
+            " ['.linenos', '.code code'].map(part => each.querySelector(part).innerText.trim().split('\\n').length))"
+        )
+        assert len(sources) > 25
+        assert [numbers for numbers, lines in sources if numbers != lines] == []
+        await page.evaluate("document.querySelector('.mkdocstrings-source').scrollIntoView()")
+        save({f"{width}.png": await page.picture()}, tmp_path)
