@@ -68,7 +68,7 @@ def lowest(requirement: Requirement) -> str:
 FOLDERS = (Path("packages"), Path("plugins"))
 MEMBERS = [Member(file.parent) for folder in FOLDERS for file in sorted(folder.glob("*/pyproject.toml"))]
 
-PARALLEL = "--numprocesses=4"  # on two cores, since most tests wait for brokers and other processes
+PARALLEL = "--numprocesses=3"  # on two cores, since most tests wait for brokers and other processes
 
 # Each transport's subclass of the conformance suite; "unix" is the link that exists for tests alone.
 SUITES = {
@@ -210,7 +210,7 @@ def conformance(session: nox.Session, suite: Path) -> None:
 def integration(session: nox.Session) -> None:
     """Run the tests that need several distributions, processes or brokers at once."""
     install(session, *pins("integration"))
-    session.run("pytest", PARALLEL, "tests-integration", *session.posargs)
+    session.run("pytest", PARALLEL, "--dist=loadgroup", "tests-integration", *session.posargs)
 
 
 @nox.session

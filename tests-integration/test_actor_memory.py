@@ -29,6 +29,7 @@ class Ticker(Idler):
         raise AssertionError("an hour is long")
 
 
+@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("kind", "actors"), [(Idler, 100_000), (Ticker, 20_000)], ids=["plain", "periodic work"])
 async def test_an_idle_actor_takes_little_memory(
     kind: type[clstr.Actor], actors: int, capsys: pytest.CaptureFixture[str]

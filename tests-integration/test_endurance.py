@@ -8,12 +8,15 @@ import random
 from collections import Counter
 from itertools import count
 
+import pytest
+
 import clstr
 from clstr.spi import Engine
 from cluster_types import Connect
 
 REQUESTS = 100_000
 CALLERS = 256
+pytestmark = pytest.mark.timeout(300)
 
 
 async def test_requests_with_random_cancellations_leave_no_task_no_future_no_timer(connect: Connect) -> None:
@@ -34,7 +37,7 @@ async def test_requests_with_random_cancellations_leave_no_task_no_future_no_tim
 
     async def one(number: int) -> None:
         data = str(number).encode()
-        reply = await transport.request(clstr.Envelope(shard=number % 16, type="echo", data=data), timeout=30)
+        reply = await transport.request(clstr.Envelope(shard=number % 16, type="echo", data=data), timeout=120)
         assert reply == data
 
     async def caller() -> None:

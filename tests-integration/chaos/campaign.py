@@ -256,7 +256,7 @@ async def run_campaign(
         kinds: The faults to choose from; by default all that the site has.
     """
     async with site_of(transport) as site, AsyncExitStack() as stack:
-        cluster = ProcessCluster(site, folder, stack, defects)
+        cluster = ProcessCluster(site, folder, stack, defects=defects)
         campaign = Campaign(cluster, site.detection)
         try:
             await cluster.start(nodes, clients, seed)

@@ -30,7 +30,7 @@ class ProcessCluster:
         folder: For journals and logs.
         stack: Ends what they need.
         defects: What is wrong with each of them, on purpose.
-        retry: Whether clients send again what certainly did not run.
+        options: More arguments of each process.
 
     Attributes:
         processes: Those that live, by name.
@@ -40,7 +40,13 @@ class ProcessCluster:
     """
 
     def __init__(
-        self, site: Site, folder: Path, stack: AsyncExitStack, defects: Sequence[str] = (), *, retry: bool = False
+        self,
+        site: Site,
+        folder: Path,
+        stack: AsyncExitStack,
+        *,
+        defects: Sequence[str] = (),
+        options: Sequence[str] = (),
     ) -> None:
         self.site = site
         self.folder = folder
@@ -49,7 +55,7 @@ class ProcessCluster:
         self.killed: set[str] = set()
         self.steady: set[str] = set()
         self._stack = stack
-        self._options = [f"--defect={defect}" for defect in defects] + ["--retry"] * retry
+        self._options = [*(f"--defect={defect}" for defect in defects), *options]
         self._lives = itertools.count(1)
         self._journals: dict[str, str] = {}
         stack.push_async_callback(self._kill_all)

@@ -39,14 +39,18 @@ class Load:
         name: What the ids of messages begin with.
         num_shards: How many shards there are.
         seed: For what is left to chance.
+        patience: How many times the usual its messages wait.
     """
 
-    def __init__(self, client: clstr.Client, journal: Journal, name: str, num_shards: int, seed: int) -> None:
+    def __init__(
+        self, client: clstr.Client, journal: Journal, name: str, num_shards: int, seed: int, patience: float
+    ) -> None:
         self._client = client
         self._journal = journal
         self._name = name
         self._num_shards = num_shards
         self._chance = random.Random(seed)
+        self._timeouts = [patience * timeout for timeout in TIMEOUTS]
         self._numbers = itertools.count()
         self._calls: set[asyncio.Task[None]] = set()
         self._rate = 0.0
@@ -121,7 +125,7 @@ class Load:
     async def _call(self) -> None:
         chance = self._chance
         data = chance.randbytes(chance.choice(SIZES))
-        timeout = chance.choice(TIMEOUTS)
+        timeout = chance.choice(self._timeouts)
         message_type = chance.choice(self._types)
         name, headers = self._new_id()
         key = f"key-{chance.randrange(10_000)}"

@@ -82,7 +82,7 @@ async def client(options: argparse.Namespace, journal: Journal) -> None:
     async with _patiently(lambda: clstr.connect(options.url)) as transport:
         one = clstr.Client(transport, num_shards=options.num_shards, retry_undelivered=options.retry)
         name = options.journal.stem  # other than in an earlier life: an id is never used twice
-        async with Load(one, journal, name, options.num_shards, options.seed) as load:
+        async with Load(one, journal, name, options.num_shards, options.seed, options.patience) as load:
             commands: Commands = {
                 "load": load.change,
                 "probe": load.probe,
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument("--num-shards", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--retry", action="store_true")
+    parser.add_argument("--patience", type=float, default=1.0)
     parser.add_argument("--defect", action="append", default=[], choices=sorted(DEFECTS))
     options = parser.parse_args()
     with ExitStack() as stack:

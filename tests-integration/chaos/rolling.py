@@ -23,6 +23,7 @@ from clstr_testing import Verdict, judge
 
 STEADY = 0.5  # seconds of load before, between and after the replacements
 CLIENTS = 2
+PATIENCE = 10  # no fault is under way, so nothing but a busy machine makes a request wait
 
 
 async def roll(transport: str, folder: Path, *, nodes: int = 5, rate: float = 2000) -> Verdict:
@@ -33,7 +34,7 @@ async def roll(transport: str, folder: Path, *, nodes: int = 5, rate: float = 20
     one ends. Nothing may fail: there is no fault that would excuse it.
     """
     async with site_of(transport) as site, AsyncExitStack() as stack:
-        cluster = ProcessCluster(site, folder, stack, retry=True)
+        cluster = ProcessCluster(site, folder, stack, options=["--retry", f"--patience={PATIENCE}"])
         await cluster.start(nodes, CLIENTS, seed=1)
         await _load(cluster, rate / RATE / CLIENTS)
         for old in cluster.nodes:

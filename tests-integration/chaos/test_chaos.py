@@ -20,7 +20,10 @@ FOUND_AS = {
     "resends": "ran more than once",
 }
 NEEDS = {"doubts_everything": ["overload"], "resends": ["misbehave"]}  # errors, and handlers that hang
-pytestmark = pytest.mark.timeout(180)  # processes and brokers start, and end
+pytestmark = [
+    pytest.mark.timeout(180),  # processes and brokers start, and end
+    pytest.mark.xdist_group("campaigns"),  # one at a time: each has enough processes to keep a machine busy
+]
 
 
 def test_every_defect_has_its_verdict() -> None:
