@@ -21,6 +21,7 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
+from clstr_redis import _session
 from clstr_testing import FaultProxy, Server, no_leaks, redis_server, valkey_server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
@@ -154,8 +155,9 @@ class Storm:
 
 
 async def test_connections_that_are_killed_a_hundred_times_are_replaced_and_nothing_runs_twice(
-    server: Server, admin: Redis, connect: Connect
+    server: Server, admin: Redis, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", _session.FIRST_PAUSE)
     nodes, client = [await connect(server.port) for _ in range(2)], await connect(server.port)
     storm = Storm(client)
     await nodes[0].subscribe(range(4), storm.handle)
@@ -384,6 +386,48 @@ async def test_a_defect_ends_the_transport_and_is_not_silent(
     with pytest.raises(TransportUnavailableError, match="lost for good"):
         await client.request(message())
     assert "has a defect" in caplog.text
+
+
+async def thrown_out(fake_server: Any, node: Any, rounds: int) -> None:
+    """Let the server end each connection as soon as it is up."""
+    for number in range(1, rounds + 1):
+        fake_server.writers[-1].close()
+        async with asyncio.timeout(10):
+            while len(fake_server.writers) <= number or not node.state.is_up:  # noqa: ASYNC110 -- the link tells no event
+                await asyncio.sleep(0)
+
+
+def note_pauses(node: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    session, pauses = node.link._session, list[float]()
+    rest = session._rest
+
+    async def note() -> None:
+        pauses.append(session._pause)
+        await rest()
+
+    monkeypatch.setattr(session, "_rest", note)
+    return pauses
+
+
+async def test_a_server_that_takes_us_and_throws_us_out_is_asked_less_and_less(
+    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_session, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", 60.0)  # no connection here lives that long
+    node = await connect(fake_server.port)
+    pauses = note_pauses(node, monkeypatch)
+    await thrown_out(fake_server, node, 5)
+    assert pauses == [0.001 * 2**n for n in range(5)]
+
+
+async def test_a_connection_that_lived_for_a_while_is_replaced_at_once(
+    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.0)  # each connection here lives that long
+    node = await connect(fake_server.port)
+    pauses = note_pauses(node, monkeypatch)
+    await thrown_out(fake_server, node, 3)
+    assert pauses == []
 
 
 # Opening and closing.

@@ -57,6 +57,7 @@ class Session:
         self._receive = receive
         self._logger = logger
         self._is_up = False
+        self._pause = FIRST_PAUSE
         self._refusal = ""
         self._keeper: asyncio.Task[None] | None = None
         self.connection: Connection | None = None
@@ -136,11 +137,17 @@ class Session:
             self._sink.down(connection.lost.result())
 
     async def _keep(self, connection: Connection) -> None:
+        clock = asyncio.get_running_loop().time
         while True:
+            since = clock()
             try:
                 await self._watch(connection)
             finally:
                 await connection.end()
+            if clock() - since < LONGEST_PAUSE:
+                await self._rest()  # a server that takes us and throws us out at once is not to be asked at once
+            else:
+                self._pause = FIRST_PAUSE
             connection = await self._reconnect()
 
     def _keeper_ended(self, keeper: asyncio.Task[None]) -> None:
@@ -187,7 +194,6 @@ class Session:
             self._logger.error("the leases cannot be renewed, and end if that lasts: %s", refusal)
 
     async def _reconnect(self) -> Connection:
-        pause = FIRST_PAUSE
         while True:
             try:
                 connection = await self._connect()
@@ -197,5 +203,8 @@ class Session:
                 self._logger.info("connected to Redis again")
                 self._sink.up()
                 return connection
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, LONGEST_PAUSE)
+            await self._rest()
+
+    async def _rest(self) -> None:
+        await asyncio.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
