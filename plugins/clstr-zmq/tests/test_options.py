@@ -129,7 +129,7 @@ def test_each_seed_has_its_key_or_all_have_ours(tmp_path: Path) -> None:
     assert [seed.key for seed in options(hosts, **curve).seeds] == [own, own]
     assert [seed.key for seed in options(hosts, server_key=a, **curve).seeds] == [a, a]
     assert [seed.key for seed in options(hosts, server_key=f"{a},{b}", **curve).seeds] == [a, b]
-    for wrong in ("short", f"{a},{b},{a}"):
+    for wrong in ("short", f"{a},{b},{a}", "#" * 40):
         with pytest.raises(ValueError, match="one public key, or one for each host"):
             options(hosts, server_key=wrong, **curve)
 

@@ -14,7 +14,7 @@ import zmq
 import clstr
 from clstr.spi import Engine, pack, unpack
 from clstr_zmq.__main__ import main, make_key
-from clstr_zmq._curve import read_peers
+from clstr_zmq._curve import Curve, Security, read_peers
 from clstr_zmq._key_files import read_key_file
 from clstr_zmq._link import ZmqLink
 from clstr_zmq._protocol import Hello, Refused, Welcome, decode, encode
@@ -193,6 +193,23 @@ async def test_nobody_gets_in_while_nobody_answers_who_may(connect: Connect, key
     assert inbox.guests == []
 
 
+@pytest.mark.parametrize("key", [b"", b"k" * 31, b"k" * 33, b"k" * 40])
+def test_a_question_about_something_that_is_no_key_is_answered_with_no(keys: Keys, key: bytes) -> None:
+    options = keys.make("seed")
+    public, secret = read_key_file(options["curve_key"])
+    curve = Curve(name="seed", public_key=public, secret_key=secret, peers_file=keys.peers)
+    question = [b"route", b"", b"1.0", b"7", b"clstr", b"127.0.0.1", b"", b"CURVE", key]
+    answers: list[tuple[bytes, ...]] = []
+
+    def note(*answer: bytes) -> bool:
+        answers.append(answer)
+        return True
+
+    Security(curve, "seed", logging.getLogger("test"))._answer([zmq.Frame(part) for part in question], note)
+    [answer] = answers
+    assert answer[:5] == (b"route", b"", b"1.0", b"7", b"400")
+
+
 async def test_a_peer_without_curve_does_not_get_in(connect: Connect, keys: Keys, impostor: Any) -> None:
     seed = await connect("zmq://?bind=tcp://127.0.0.1:*", **keys.make("seed"))
     peer = impostor(address_of(seed))
@@ -320,9 +337,20 @@ def test_a_file_without_keys_says_how_to_make_some(tmp_path: Path) -> None:
         read_key_file(file)
 
 
-@pytest.mark.parametrize("line", ["node", f"node {'k' * 39}", f"node {'k' * 40} more"])
+NO_KEYS = ["k" * 39, "k" * 41, '"' * 40, "#" * 40, "é" * 40]  # the fourth is a larger number than 32 bytes hold
+
+
+@pytest.mark.parametrize("key", NO_KEYS)
+def test_a_key_file_whose_keys_are_none_is_refused(tmp_path: Path, key: str) -> None:
+    file = tmp_path / "node.key"
+    file.write_text(f'public-key = "{"k" * 40}"\nsecret-key = "{key}"\n', encoding="utf-8")
+    with pytest.raises(ValueError, match="has no key pair"):
+        read_key_file(file)
+
+
+@pytest.mark.parametrize("line", ["node", f"node {'k' * 40} more", *(f"node {key}" for key in NO_KEYS)])
 def test_a_malformed_line_of_the_list_is_named(tmp_path: Path, line: str) -> None:
     file = tmp_path / "peers"
-    file.write_text(f"# comment\n{line}\n")
+    file.write_text(f"# comment\n{line}\n", encoding="utf-8")
     with pytest.raises(ValueError, match="line 2: write a name and a public key"):
         read_peers(file)

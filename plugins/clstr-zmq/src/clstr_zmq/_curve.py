@@ -10,10 +10,10 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from clstr_zmq._key_files import KEY_BYTES, KEY_CHARACTERS, is_key
 from clstr_zmq._sockets import Sockets, set_nothing
 
 DOMAIN = b"clstr"
-KEY_CHARACTERS = 40
 _ZAP_VERSION, _OK, _DENIED = b"1.0", b"200", b"400"
 _ZAP_FRAMES = 9  # route, empty, version, request, domain, address, identity, mechanism, key
 
@@ -52,7 +52,7 @@ def read_peers(file: Path) -> Mapping[str, str]:
         words = line.split()
         if not words or words[0].startswith("#"):
             continue
-        if len(words) != 2 or len(words[1]) != KEY_CHARACTERS:  # noqa: PLR2004 -- name and key
+        if len(words) != 2 or not is_key(words[1]):  # noqa: PLR2004 -- name and key
             raise ValueError(f"{file}, line {number}: write a name and a public key of {KEY_CHARACTERS} characters")
         names[words[1]] = words[0]
     return names
@@ -143,6 +143,8 @@ class Security:
     def _judge(self, parts: list[bytes]) -> str:
         """Return the name of who wants to connect; empty if it may not."""
         if len(parts) != _ZAP_FRAMES or parts[2] != _ZAP_VERSION or parts[4] != DOMAIN or parts[7] != b"CURVE":
+            return ""
+        if len(parts[8]) != KEY_BYTES:
             return ""
         name = self._names().get(z85.encode(parts[8]).decode(), "")
         if not name:

@@ -1,13 +1,29 @@
-"""Files with a CURVE key pair."""
+"""CURVE keys in Z85, and files with a pair of them."""
 
 from __future__ import annotations
 
 import os
 import re
+import struct
 from pathlib import Path
 
+from zmq.utils import z85
+
+KEY_CHARACTERS, KEY_BYTES = 40, 32
 _PUBLIC = re.compile(r'public-key = "([^"\s]{40})"')
 _SECRET = re.compile(r'secret-key = "([^"\s]{40})"')
+
+
+def is_key(text: str) -> bool:
+    """Tell whether ZeroMQ takes ``text`` for a key."""
+    try:
+        return len(z85.decode(text)) == KEY_BYTES
+    except (
+        KeyError,
+        ValueError,
+        struct.error,
+    ):  # a character that is none of Z85's, a wrong length, a number too large
+        return False
 
 
 def write_key_file(file: Path, public_key: str, secret_key: str) -> None:
@@ -31,6 +47,6 @@ def read_key_file(file: Path) -> tuple[str, str]:
     """
     text = file.read_text(encoding="utf-8")
     public, secret = _PUBLIC.search(text), _SECRET.search(text)
-    if public is None or secret is None:
+    if public is None or secret is None or not (is_key(public[1]) and is_key(secret[1])):
         raise ValueError(f"{file} has no key pair: make one with python -m clstr_zmq keygen")
     return public[1], secret[1]

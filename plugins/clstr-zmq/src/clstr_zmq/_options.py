@@ -12,9 +12,9 @@ from typing import Any
 
 from clstr.errors import TransportUnavailableError
 from clstr.plugins import TransportURL
-from clstr_zmq._curve import KEY_CHARACTERS, Curve, read_peers
+from clstr_zmq._curve import Curve, read_peers
 from clstr_zmq._directory import Seed
-from clstr_zmq._key_files import read_key_file
+from clstr_zmq._key_files import is_key, read_key_file
 from clstr_zmq._parameters import parse_seconds
 
 DEFAULT_PORT = 5555
@@ -228,6 +228,6 @@ def _with_keys(seeds: tuple[Seed, ...], server_key: str | None, curve: Curve | N
     keys = (server_key or curve.public_key).split(",")
     if len(keys) == 1:
         keys *= len(seeds)
-    if len(keys) != len(seeds) or any(len(key) != KEY_CHARACTERS for key in keys):
+    if len(keys) != len(seeds) or not all(map(is_key, keys)):
         raise ValueError("server_key must be one public key, or one for each host of the URL, joined by commas")
     return tuple(Seed(host=s.host, port=s.port, path=s.path, key=key) for s, key in zip(seeds, keys, strict=True))
