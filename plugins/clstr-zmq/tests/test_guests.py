@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from clstr_zmq import _guests
 from clstr_zmq._guests import Guest, Guests
 from clstr_zmq._protocol import Hello, Place
 from clstr_zmq._routes import Routes
@@ -39,6 +42,17 @@ async def test_a_round_of_nobody_is_done() -> None:
     assert Guests().begin(1, set()).done.done()
 
 
+async def test_a_round_that_a_newcomer_waits_for_is_forgotten_when_it_leaves() -> None:
+    """Else newcomers that come and go would pile them up, as long as somebody does not acknowledge."""
+    guests, mute, newcomer = Guests(), guest("a"), guest("b")
+    guests.enter(mute)
+    guests.enter(newcomer)
+    guests.begin(1, {mute}, newcomer)
+    kept = guests.begin(2, {mute})
+    guests.remove(newcomer)
+    assert guests._rounds == [kept]
+
+
 async def test_the_rival_of_a_newcomer_is_another_life_of_its_id() -> None:
     guests, old = Guests(), guest("a", "x", epoch=1)
     guests.enter(old)
@@ -65,6 +79,16 @@ async def test_of_a_place_whose_peer_went_and_came_everybody_is_told_again() -> 
     assert [each for each, _ in guests.untold(places, [*guests])] == [b]
     guests.remove(a)
     assert [each for each, _ in guests.untold(places, [*guests])] == [b]
+
+
+async def test_what_a_guest_was_told_is_remembered_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Peers may tell of inboxes that do not exist, one after another."""
+    monkeypatch.setattr(_guests, "MAX_TOLD", 4)
+    guests, a = Guests(), guest("a")
+    guests.enter(a)
+    for number in range(100):
+        assert list(guests.untold([Place(address=f"tcp://b:{number}")], [a]))
+        assert len(a.told) <= 5
 
 
 def test_a_guest_dies_after_three_silent_beats_in_a_row() -> None:

@@ -139,7 +139,16 @@ async def test_an_answer_that_is_too_large_for_it_is_an_error(client: Engine, in
 
 
 @pytest.mark.parametrize(
-    "message", [b"Z", b"C\xc1", Ack(number=1), encode_answer(2**40, b"x")[:3], b"Q" + b"\0" * 12], ids=repr
+    "message",
+    [
+        b"Z",
+        b"C\xc1",
+        Ack(number=1),
+        encode_answer(2**40, b"x")[:3],
+        b"Q" + b"\0" * 12,
+        Welcome(peer_id="another", epoch=1, inbox=Place(address="tcp://127.0.0.1:1"), max_bytes=1),
+    ],
+    ids=repr,
 )
 async def test_what_no_inbox_says_is_garbage(client: Engine, inbox: RawInbox, message: Any) -> None:
     inbox.say(message)

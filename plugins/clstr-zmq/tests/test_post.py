@@ -9,10 +9,11 @@ import pytest
 
 from clstr.errors import ClstrError, OverloadedError, TransportUnavailableError
 from clstr.spi import unpack
+from clstr_zmq import _connection, _post
 from clstr_zmq._connection import Connection
 from clstr_zmq._counters import Counters
 from clstr_zmq._post import Post
-from clstr_zmq._protocol import Ack, Bye, Message, Ping, Pong, decode
+from clstr_zmq._protocol import Ack, Bye, Message, Ping, Pong, Refused, decode
 from clstr_zmq._wire import GoneError
 
 ROUTE = b"route"
@@ -72,8 +73,13 @@ async def sink() -> Sink:
 
 
 @pytest.fixture
-async def connection(socket: Socket, sink: Sink) -> Connection:
-    return Connection(cast("Any", socket), "tcp://there:1", cast("Any", sink))
+async def lost() -> list[str]:
+    return []
+
+
+@pytest.fixture
+async def connection(socket: Socket, sink: Sink, lost: list[str]) -> Connection:
+    return Connection(cast("Any", socket), "tcp://there:1", cast("Any", sink), lost.append)
 
 
 def kinds(messages: list[Message]) -> list[str]:
@@ -129,8 +135,23 @@ async def test_a_polite_end_says_good_bye(connection: Connection, socket: Socket
     assert socket.sent == [[Bye()]]
 
 
+async def test_a_peer_that_makes_us_speak_and_reads_nothing_is_left(
+    connection: Connection, socket: Socket, sink: Sink, lost: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_connection, "MAX_LATE", 2)
+    socket.has_room = False
+    for number in range(3):
+        assert lost == []
+        connection.request(number, 0, b"a", oneway=False)
+        connection.say(Pong(number=number))
+        await asyncio.sleep(0)
+    assert lost == ["it does not read what it makes us say"]
+    assert connection._late == []
+    assert sink.events == [("refused", 0), ("refused", 1), ("refused", 2)]
+
+
 @pytest.fixture
-async def gone() -> list[bytes]:
+async def gone() -> list[tuple[bytes, str]]:
     return []
 
 
@@ -140,8 +161,8 @@ async def counters() -> Counters:
 
 
 @pytest.fixture
-async def post(socket: Socket, gone: list[bytes], counters: Counters) -> Post:
-    return Post(cast("Any", socket), gone.append, counters)
+async def post(socket: Socket, gone: list[tuple[bytes, str]], counters: Counters) -> Post:
+    return Post(cast("Any", socket), lambda route, why: gone.append((route, why)), counters)
 
 
 async def test_answers_without_room_are_dropped_and_counted_and_the_rest_waits_for_the_next_heartbeat(
@@ -172,15 +193,38 @@ async def test_what_waited_goes_before_what_is_said_now(post: Post, socket: Sock
 
 
 async def test_a_closed_connection_is_told_of_and_nothing_is_kept_for_it(
-    post: Post, socket: Socket, gone: list[bytes]
+    post: Post, socket: Socket, gone: list[tuple[bytes, str]]
 ) -> None:
     socket.has_room = False
     post.say(ROUTE, Pong(number=1))
     await asyncio.sleep(0)
     socket.is_gone = True
     post.retry()
-    assert gone == [ROUTE]
+    assert gone == [(ROUTE, "has closed its connection")]
     assert (post._out, post._late) == ({}, {})
+
+
+async def test_a_guest_that_makes_us_speak_and_reads_nothing_is_as_good_as_gone(
+    post: Post, socket: Socket, gone: list[tuple[bytes, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_post, "MAX_LATE", 2)
+    socket.has_room = False
+    for number in range(3):
+        assert gone == []
+        post.say(ROUTE, Pong(number=number))
+        await asyncio.sleep(0)
+    assert gone == [(ROUTE, "does not read what it makes us say")]
+    assert post._late == {}
+
+
+async def test_a_refusal_that_finds_no_room_is_lost_and_is_no_dropped_answer(
+    post: Post, socket: Socket, counters: Counters
+) -> None:
+    """Whoever goes on is refused again; a stranger must not make them pile up."""
+    socket.has_room = False
+    post.say(ROUTE, Refused(code="stranger", reason="say hello first"))
+    await asyncio.sleep(0)
+    assert (post._late, counters.dropped_answers) == ({}, 0)
 
 
 async def test_what_waits_for_a_peer_that_is_forgotten_is_forgotten(post: Post, socket: Socket) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import NamedTuple
 
 from clstr.errors import ClstrError, OverloadedError, TransportUnavailableError
 from clstr.spi import Batcher, Sink, pack
+from clstr_zmq._post import MAX_LATE
 from clstr_zmq._protocol import Bye, Control, Hello, chunk_ends, encode, encode_request
 from clstr_zmq._sockets import HIGH_WATER_MARK, LINGER, Dealer
 
@@ -34,12 +36,14 @@ class Connection:
         dealer: The connection.
         address: Where it goes.
         sink: Told what became of requests.
+        lost: Called with the reason if the peer speaks and reads nothing.
     """
 
-    def __init__(self, dealer: Dealer, address: str, sink: Sink) -> None:
+    def __init__(self, dealer: Dealer, address: str, sink: Sink, lost: Callable[[str], None]) -> None:
         self._dealer = dealer
         self._address = address
         self._sink = sink
+        self._lost = lost
         self._out = Batcher[Item](asyncio.get_running_loop(), self._write)
         self._late: list[Item] = []
         self._end: str | None = None
@@ -82,6 +86,9 @@ class Connection:
             return
         self._late = [item for item in items if item.token is None]
         self._refuse(items, OverloadedError("unread messages of one peer", HIGH_WATER_MARK), again_after=None)
+        if len(self._late) > MAX_LATE:
+            self._late = []
+            self._lost("it does not read what it makes us say")
 
     def _refuse(self, items: list[Item], error: ClstrError, again_after: float | None) -> None:
         for item in items:

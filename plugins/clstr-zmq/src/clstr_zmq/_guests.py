@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from clstr_zmq._protocol import Hello, Place
+from clstr_zmq._protocol import MAX_PLACES, Hello, Place
 
 MISSED_HEARTBEATS = 3
+MAX_TOLD = 4 * MAX_PLACES  # addresses that a guest was told of and that are remembered: some may be inventions
 
 
 @dataclass(slots=True, eq=False)
@@ -61,11 +62,13 @@ class Round:
     Attributes:
         number: Its number.
         waiting: Who has not, and is not dead.
+        newcomer: The guest that waits for it, without whom nobody does.
         done: Done when nobody is left to wait for.
     """
 
-    def __init__(self, number: int, guests: set[Guest]) -> None:
+    def __init__(self, number: int, guests: set[Guest], newcomer: Guest | None = None) -> None:
         self.number: int = number
+        self.newcomer: Guest | None = newcomer
         self.waiting: set[Guest] = guests
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._look()
@@ -102,6 +105,7 @@ class Guests:
         """Forget a guest; nobody waits for it any more."""
         if self._by_route.pop(guest.route, None) is None:
             return
+        self._rounds = [each for each in self._rounds if each.newcomer is not guest]
         for each in list(self._rounds):
             each.leave(guest)
         self._tidy()
@@ -122,12 +126,14 @@ class Guests:
             own = guest.hello.inbox.address if guest.hello.inbox is not None else ""
             news = [place for place in places if place.address not in guest.told and place.address != own]
             if news:
+                if len(guest.told) > MAX_TOLD:
+                    guest.told.clear()  # to be told again does no harm
                 guest.told.update(place.address for place in news)
                 yield guest, news
 
-    def begin(self, number: int, guests: set[Guest]) -> Round:
-        """Begin to wait for ``guests`` to acknowledge ``number``."""
-        begun = Round(number, guests)
+    def begin(self, number: int, guests: set[Guest], newcomer: Guest | None = None) -> Round:
+        """Begin to wait for ``guests`` to acknowledge ``number``, on behalf of ``newcomer`` as long as it is here."""
+        begun = Round(number, guests, newcomer)
         self._rounds.append(begun)
         self._tidy()
         return begun

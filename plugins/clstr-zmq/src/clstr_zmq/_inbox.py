@@ -113,14 +113,14 @@ class Inbox:
                 self._post.say(guest.route, kind(number=number, shards=part))
         return self._guests.begin(number, set(self._guests))
 
-    def tell(self, places: list[Place], to: Sequence[Guest] | None = None) -> Round:
+    def tell(self, places: list[Place], to: Sequence[Guest] | None = None, *, newcomer: Guest | None = None) -> Round:
         """Tell every guest, or some, of inboxes that it does not know; each is to acknowledge it."""
         number = next(self._numbers)
         told = set()
         for guest, news in self._guests.untold(places, self.guests if to is None else to):
             self._post.say(guest.route, Peers(number=number, places=news))
             told.add(guest)
-        return self._guests.begin(number, told)
+        return self._guests.begin(number, told, newcomer)
 
     async def acknowledged(self, awaited: Round) -> None:
         """Return when everybody has acknowledged, or is dead."""
@@ -186,17 +186,20 @@ class Inbox:
     def admit(self, route: bytes, hello: Hello) -> None:
         """Tell a newcomer everything, and everybody of the newcomer."""
         guest = Guest(route, hello)
-        if not self._me.is_self(hello.peer_id, hello.epoch):
-            self._guests.enter(guest)
-            for part in in_chunks(self._host.held()):
-                self._post.say(route, Holds(number=0, shards=part))
-            self._host.visited(hello)
-            self.tell(self._host.places(), [guest])
-        told = self.tell([] if hello.inbox is None else [hello.inbox])
+        if self._me.is_self(hello.peer_id, hello.epoch):
+            self._post.say(route, self._me.welcome(self._place))
+            self._introduce(guest)
+            return
+        self._guests.enter(guest)
+        for part in in_chunks(self._host.held()):
+            self._post.say(route, Holds(number=0, shards=part))
+        self._host.visited(hello)
+        self.tell(self._host.places(), [guest])
+        told = self.tell([] if hello.inbox is None else [hello.inbox], newcomer=guest)
         self._post.say(route, self._me.welcome(self._place))
         told.done.add_done_callback(partial(self._introduce, guest))
 
-    def _introduce(self, guest: Guest, _: asyncio.Future[None]) -> None:
+    def _introduce(self, guest: Guest, _: asyncio.Future[None] | None = None) -> None:
         self._post.say(guest.route, Introduced())
 
     def dismiss(self, guest: Guest, why: str) -> None:
@@ -206,13 +209,13 @@ class Inbox:
         self._post.forget(guest.route)
         self._reception.has_left(guest)
 
-    def _gone(self, route: bytes) -> None:
-        """ZeroMQ says that a connection is closed."""
+    def _gone(self, route: bytes, why: str) -> None:
+        """A connection is closed, or as good as that."""
         self._post.forget(route)
         self._reception.forget(route)
         guest = self._guests.get(route)
         if guest is not None:
-            self.dismiss(guest, "has closed its connection")
+            self.dismiss(guest, why)
 
     # What arrives.
 

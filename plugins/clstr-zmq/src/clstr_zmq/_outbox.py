@@ -120,7 +120,7 @@ class Outbox:
         if self._connection is None and self.twin is None:
             self._misses, self._was_heard = 0, False
             dealer = self._caller.dial(self)
-            self._connection = Connection(dealer, self.place.address, self._caller.sink)
+            self._connection = Connection(dealer, self.place.address, self._caller.sink, self.lost)
 
     def connected(self) -> None:
         """There is a connection: say who this is."""
@@ -267,7 +267,7 @@ class Outbox:
 
     def _act_on_greeting(self, message: Message) -> None:
         match message:
-            case Welcome():
+            case Welcome() if self.peer is None:
                 self._be_welcome(message)
             case Introduced():
                 self._settle()

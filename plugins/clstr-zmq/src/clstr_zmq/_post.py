@@ -8,8 +8,10 @@ from functools import partial
 
 from clstr.spi import Batcher, pack
 from clstr_zmq._counters import Counters
-from clstr_zmq._protocol import Control, Refused, chunk_ends, encode, encode_answer, is_answer
+from clstr_zmq._protocol import Control, Refused, chunk_ends, encode, encode_answer, is_answer, is_refusal
 from clstr_zmq._wire import GoneError, Wire
+
+MAX_LATE = 10_000  # frames that wait for room: who makes us speak and reads nothing must not fill the memory
 
 
 class Post:
@@ -18,11 +20,11 @@ class Post:
 
     Args:
         wire: The inbox's ROUTER.
-        gone: Called with the route of a connection that turned out to be closed.
+        gone: Called with the route of a connection that turned out to be closed or unread, and which of these.
         counters: Where answers are counted that there is no room for.
     """
 
-    def __init__(self, wire: Wire, gone: Callable[[bytes], None], counters: Counters) -> None:
+    def __init__(self, wire: Wire, gone: Callable[[bytes, str], None], counters: Counters) -> None:
         self._loop = asyncio.get_running_loop()
         self._wire = wire
         self._gone = gone
@@ -31,7 +33,7 @@ class Post:
         self._late: dict[bytes, list[bytes]] = {}  # what must not be lost, and found no room
 
     def say(self, route: bytes, message: Control | Refused) -> None:
-        """Say something that must not be lost as long as the connection lives."""
+        """Say something that must not be lost as long as the connection lives, unless it is a refusal."""
         self._add(route, encode(message))
 
     def answer(self, route: bytes, token: int, body: bytes) -> None:
@@ -68,10 +70,12 @@ class Post:
                     return
                 begin = end
         except GoneError:
-            self._gone(route)
+            self._gone(route, "has closed its connection")
 
     def _keep(self, route: bytes, frames: list[bytes]) -> None:
-        kept = [frame for frame in frames if not is_answer(frame)]
-        self._counters.dropped_answers += len(frames) - len(kept)
-        if kept:
+        self._counters.dropped_answers += sum(map(is_answer, frames))
+        kept = [frame for frame in frames if not (is_answer(frame) or is_refusal(frame))]
+        if len(kept) > MAX_LATE:
+            self._gone(route, "does not read what it makes us say")
+        elif kept:
             self._late[route] = kept

@@ -201,6 +201,11 @@ def is_answer(frame: bytes) -> bool:
     return frame[0] == _ANSWER
 
 
+def is_refusal(frame: bytes) -> bool:
+    """Tell whether a frame of ours is a `Refused`."""
+    return frame[0] == _REFUSED
+
+
 def decode(frame: memoryview) -> Message:
     """
     Read a frame.

@@ -83,9 +83,11 @@ class Reception:
 
     def receive(self, route: bytes, user: str, message: Message) -> None:
         """A message came from a connection that is no guest's."""
+        if route in self._trials:
+            return  # it has said who it is; whether that is so is being found out
         if isinstance(message, Hello):
             self._check(route, user, message)
-        elif route not in self._trials and not isinstance(message, Bye | Refused):
+        elif not isinstance(message, Bye | Refused):
             self.refuse(route, "stranger", "say hello first: this peer does not know you, or took you for dead")
 
     def refuse(self, route: bytes, code: str, reason: str) -> None:
