@@ -57,6 +57,11 @@ def test_every_field_of_a_spec_is_there() -> None:
     }
 
 
+def test_every_reader_of_parameters_is_there() -> None:
+    readers = {name for name in clstr.plugins.__all__ if name.startswith("parse_")}
+    assert {name for name in named("How a plugin is found") if name.startswith("parse_")} == readers
+
+
 def test_every_capability_of_the_docstring_is_there() -> None:
     docstring = inspect.getdoc(clstr.plugins.TransportSpec) or ""
     of_capabilities = docstring.partition("capabilities:")[2].partition("parameters:")[0]

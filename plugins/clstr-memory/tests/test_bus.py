@@ -74,7 +74,7 @@ async def test_a_peer_that_leaves_ends_the_requests_that_wait_for_it() -> None:
     ("url", "message"),
     [
         ("memory://a,b", "write one name without a port"),
-        ("memory://a?codec=xml", "codec must be one of json, msgpack, not 'xml'"),
+        ("memory://a?codec=xml", "parameter 'codec': must be json or msgpack, not 'xml'"),
         ("memory://a?color=red", "color"),
         ("memory:///a", "it has a name and parameters only, as in memory://name"),
         ("memory://me:secret@a", "it has a name and parameters only, as in memory://name"),

@@ -91,7 +91,7 @@ def test_a_mistake_is_named(url: str, extra: dict[str, Any], error: type[Excepti
         ("inbox_prefix=x", "inbox_prefix must be"),
         ("codec=xml", "must be json or msgpack"),
         ("heartbeat=0", "must be seconds above 0"),
-        ("heartbeat=soon", "could not convert"),
+        ("heartbeat=soon", "must be seconds above 0"),
         ("tls=yes", "keyword tls"),
         ("tls_first=1", "must be true or false"),
         ("tls_ca=/nowhere", "names no file"),

@@ -23,6 +23,10 @@ from dataclasses import dataclass, field
 import pluggy
 
 from clstr._limits import Limits as Limits
+from clstr._parameters import parse_bool as parse_bool
+from clstr._parameters import parse_codec as parse_codec
+from clstr._parameters import parse_file as parse_file
+from clstr._parameters import parse_seconds as parse_seconds
 from clstr._url import TransportURL as TransportURL
 from clstr.abc import Transport
 
@@ -71,7 +75,8 @@ class TransportSpec:
             ``processes`` (peers in other processes), ``hosts`` (on other machines), ``encryption``,
             ``clstr-go`` (peers of the Go package). Others begin with the plugin's name: ``carrier-pigeons``.
         parameters: The plugin's own URL parameters, each with what parses its text and raises `ValueError` for a
-            malformed one. They are keywords of `clstr.connect` too: a str is parsed, any other value handed over.
+            malformed one: `int`, `str`, a function of yours, or `parse_bool`, `parse_codec`, `parse_file` and
+            `parse_seconds`. They are keywords of `clstr.connect` too: a str is parsed, any other value handed over.
     """
 
     scheme: str
@@ -96,4 +101,8 @@ __all__ = [
     "clstr_transports",
     "hookimpl",
     "hookspec",
+    "parse_bool",
+    "parse_codec",
+    "parse_file",
+    "parse_seconds",
 ]

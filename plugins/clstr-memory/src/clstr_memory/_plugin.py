@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clstr.abc import Transport
-from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl
+from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl, parse_codec
 from clstr.spi import Engine
 from clstr_memory._bus import Bus
 from clstr_memory._faults import Faults
@@ -28,4 +28,4 @@ async def open_memory(url: TransportURL, options: ConnectOptions) -> Transport:
 @hookimpl
 def clstr_transports() -> Sequence[TransportSpec]:
     """Provide ``memory://`` and ``memory://name``."""
-    return [TransportSpec(scheme="memory", open=open_memory, api=1, parameters={"codec": str, **FAULTS})]
+    return [TransportSpec(scheme="memory", open=open_memory, api=1, parameters={"codec": parse_codec, **FAULTS})]

@@ -5,43 +5,13 @@ from __future__ import annotations
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from clstr.plugins import TransportURL
+from clstr.plugins import TransportURL, parse_bool, parse_codec, parse_file, parse_seconds
 from clstr_nats._subjects import DEFAULT_PREFIX, check_inbox_prefix, check_prefix
 
 DEFAULT_PORT = 4222
 TLS_SCHEMES = {"nats+tls", "tls"}
-
-
-def parse_bool(text: str) -> bool:
-    """Read ``true`` or ``false``."""
-    if text not in {"true", "false"}:
-        raise ValueError(f"must be true or false, not {text!r}")
-    return text == "true"
-
-
-def parse_seconds(text: str) -> float:
-    """Read seconds above 0."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"must be seconds above 0, not {text!r}")
-    return seconds
-
-
-def parse_codec(text: str) -> str:
-    """Read the name of a codec."""
-    if text not in {"json", "msgpack"}:
-        raise ValueError(f"must be json or msgpack, not {text!r}")
-    return text
-
-
-def parse_file(text: str) -> str:
-    """Read the path of a file that is there."""
-    if not Path(text).is_file():
-        raise ValueError("names no file that can be found")
-    return text
 
 
 def refuse_text(_text: str) -> object:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from clstr.plugins import TransportURL
+from clstr.plugins import TransportURL, parse_codec, parse_file, parse_seconds
 from clstr_redis._names import DEFAULT_PREFIX, check_prefix
 
 DEFAULT_PORT = 6379
@@ -15,33 +14,11 @@ SENTINEL_PORT = 26379
 LEASE_HEARTBEATS = 5  # a lease lasts so many heartbeats: two may be late and one lost
 
 
-def parse_seconds(text: str) -> float:
-    """Read seconds above 0."""
-    seconds = float(text)
-    if not 0 < seconds < float("inf"):
-        raise ValueError(f"must be seconds above 0, not {text!r}")
-    return seconds
-
-
 def parse_database(text: str) -> int:
     """Read the number of a database."""
     if not text.isdecimal():
         raise ValueError(f"must be the number of a database, not {text!r}")
     return int(text)
-
-
-def parse_codec(text: str) -> str:
-    """Read the name of a codec."""
-    if text not in {"json", "msgpack"}:
-        raise ValueError(f"must be json or msgpack, not {text!r}")
-    return text
-
-
-def parse_file(text: str) -> str:
-    """Read the path of a file that is there."""
-    if not Path(text).is_file():
-        raise ValueError("names no file that can be found")
-    return text
 
 
 PARAMETERS: Mapping[str, Callable[[str], object]] = {

@@ -15,7 +15,7 @@ from clstr.plugins import TransportURL
 from clstr_zmq._curve import Curve, read_peers
 from clstr_zmq._directory import Seed
 from clstr_zmq._key_files import is_key, read_key_file
-from clstr_zmq._parameters import parse_seconds
+from clstr_zmq._parameters import parse_heartbeat
 
 DEFAULT_PORT = 5555
 MAX_IPC_PATH = 107  # what a UNIX socket's address holds
@@ -121,8 +121,8 @@ class Options:
 def _check_types(extra: Mapping[str, Any]) -> None:
     """Check what came as a keyword and not as text."""
     kinds: dict[str, type | tuple[type, ...]] = {
-        "curve_key": Path,
-        "curve_peers": Path,
+        "curve_key": (str, Path),
+        "curve_peers": (str, Path),
         "heartbeat": (int, float),
         "insecure": bool,
     }
@@ -131,7 +131,7 @@ def _check_types(extra: Mapping[str, Any]) -> None:
         if not isinstance(value, kind) or (name == "heartbeat" and isinstance(value, bool)):
             raise TypeError(f"{name} has the wrong type: {type(value).__name__}")
     if "heartbeat" in extra:
-        parse_seconds(str(extra["heartbeat"]))
+        parse_heartbeat(str(extra["heartbeat"]))
 
 
 def _example(is_ipc: bool) -> str:  # noqa: FBT001 -- which of two texts
@@ -214,11 +214,12 @@ def _curve(extra: Mapping[str, Any]) -> Curve | None:
         return None
     if len(given) == 1:
         raise ValueError("CURVE needs both curve_key, our own key, and curve_peers, the list of keys that may connect")
-    public_key, secret_key = read_key_file(extra["curve_key"])
-    name = read_peers(extra["curve_peers"]).get(public_key)
+    public_key, secret_key = read_key_file(Path(extra["curve_key"]))
+    peers_file = Path(extra["curve_peers"])
+    name = read_peers(peers_file).get(public_key)
     if name is None:
         raise ValueError("our own public key is not in curve_peers: add a line with its name, everywhere")
-    return Curve(name=name, public_key=public_key, secret_key=secret_key, peers_file=extra["curve_peers"])
+    return Curve(name=name, public_key=public_key, secret_key=secret_key, peers_file=peers_file)
 
 
 def _with_keys(seeds: tuple[Seed, ...], server_key: str | None, curve: Curve | None) -> tuple[Seed, ...]:

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from pathlib import Path
+
+from clstr.plugins import parse_bool, parse_file, parse_seconds
 
 _CLUSTER = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 
-def parse_bool(text: str) -> bool:
-    """Read ``true`` or ``false``."""
-    if text not in {"true", "false"}:
-        raise ValueError(f"must be true or false, not {text!r}")
-    return text == "true"
-
-
-def parse_seconds(text: str) -> float:
+def parse_heartbeat(text: str) -> float:
     """Read seconds from 0.01 to an hour."""
-    seconds = float(text)
+    seconds = parse_seconds(text)
     if not 0.01 <= seconds <= 3600:  # noqa: PLR2004 -- as the docstring says
         raise ValueError(f"must be seconds from 0.01 to 3600, not {text!r}")
     return seconds
@@ -31,20 +25,13 @@ def parse_cluster(text: str) -> str:
     return text
 
 
-def parse_file(text: str) -> Path:
-    """Read the path of a file that is there."""
-    if not Path(text).is_file():
-        raise ValueError("names no file that can be found")
-    return Path(text)
-
-
 PARAMETERS: Mapping[str, Callable[[str], object]] = {
     "advertise": str,
     "bind": str,
     "cluster": parse_cluster,
     "curve_key": parse_file,
     "curve_peers": parse_file,
-    "heartbeat": parse_seconds,
+    "heartbeat": parse_heartbeat,
     "insecure": parse_bool,
     "server_key": str,
 }
