@@ -9,7 +9,9 @@ import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-with atheris.instrument_imports(include=["clstr", "clstr_nats", "clstr_redis"]):
+with atheris.instrument_imports(
+    include=["clstr", "clstr_nats", "clstr_redis", "clstr_zmq", "unix_frames", "unix_link"]
+):
     from fuzz.targets import TARGETS
 
 if __name__ == "__main__":

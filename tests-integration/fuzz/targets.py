@@ -8,17 +8,28 @@ they break a promise.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import functools
 import logging
+import traceback
+import uuid
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
 
 from clstr._error_wire import decode_error
+from clstr._payload import decode_reply as decode_reply_payload
+from clstr._payload import decode_request as decode_payload
+from clstr._payload import encode as encode_payload
 from clstr._url import TransportURL
 from clstr._wire import CODECS, RequestFrame, decode_reply, decode_request, sniff
 from clstr.abc import Subscription
-from clstr.errors import ClstrError, InvalidEnvelopeError, InvalidReplyError
+from clstr.errors import AuthenticationError, ClstrError, InvalidEnvelopeError, InvalidReplyError
 from clstr.spi import Buffer, Engine, Link, Route, Sink, pack, unpack
+from clstr_nats._connection import Connection as NatsConnection
 from clstr_nats._dialer import Dialer as NatsDialer
+from clstr_nats._dialer import _read_credentials as read_credentials
 from clstr_nats._link import FIRST_SID, INBOX_SID, NatsLink
 from clstr_nats._options import Options as NatsOptions
 from clstr_nats._rights import Rights
@@ -28,6 +39,9 @@ from clstr_redis._dialer import Dialer
 from clstr_redis._link import RedisLink
 from clstr_redis._names import Names
 from clstr_redis._options import Options
+from fuzz.folder import folder
+from fuzz.zmq_targets import zmq_files, zmq_frame, zmq_inbox, zmq_outbox, zmq_zap
+from unix_link import UnixLink
 
 SHARD = 1
 TOKEN = 7
@@ -66,6 +80,27 @@ def reply(data: bytes) -> None:
     assert isinstance(told, ClstrError)
     assert told.maybe_executed in {True, False}
     assert len(str(told)) < len(data) + 4096
+
+
+class Order(msgspec.Struct):
+    """What a program's messages are made of."""
+
+    id: uuid.UUID
+    at: dt.datetime
+    lines: dict[str, list[tuple[int, float | None]]]
+    before: Order | None = None
+
+
+def payload(data: bytes) -> None:
+    """A payload is what the handler's type says, or refused, in a request as in a reply."""
+    for decode, refusal in ((decode_payload, InvalidEnvelopeError), (decode_reply_payload, InvalidReplyError)):
+        for type_ in (Order, list[Order], str, None, bytes):
+            try:
+                value = decode(data, type_)
+            except refusal as error:
+                _explains(error)
+            else:
+                assert type_ is bytes or decode(encode_payload(value), type_) == value
 
 
 def packed(data: bytes) -> None:
@@ -175,13 +210,15 @@ class _Noted:
         self.calls += 1
         assert shard >= 0
         assert bytes(body) is not None
-        assert to is not None
 
     def answer(self, token: int, body: Buffer, route: Route = None) -> None:
         self.calls += 1
         assert token >= 0
 
     def refused(self, token: int, error: ClstrError, *, again_after: float | None = None) -> None:
+        self.calls += 1
+
+    def accepted(self, token: int) -> None:
         self.calls += 1
 
     def garbage(self, why: str) -> None:
@@ -240,6 +277,68 @@ def nats_messages(data: bytes) -> None:
         assert noted.calls == before + 1
 
 
+def nats_server(data: bytes) -> None:
+    """What a server says, in one piece or in two, is acted on or ends the connection; our part never fails."""
+    for pieces in ([data], [data[: len(data) // 2], data[len(data) // 2 :]]):
+        asyncio.run(_read_from_nats(pieces))
+
+
+async def _read_from_nats(pieces: list[bytes]) -> None:
+    rights = Rights(Subjects("clstr", "_INBOX"), lambda _token, error: _explains(error), logging.getLogger("fuzz"))
+    rights.sending(SHARD, TOKEN)
+    connection = NatsConnection(lambda *message: None, rights.deny, _explains)
+    try:
+        for piece in pieces:
+            await connection._parser.parse(piece)
+    except Exception as error:
+        if "clstr_nats" in traceback.extract_tb(error.__traceback__)[-1].filename:
+            raise
+    rights.deny(b"".join(pieces).decode("utf-8", "replace"))
+
+
+def nats_credentials(data: bytes) -> None:
+    """A file with credentials is handed on, or refused with a sentence."""
+    file = folder() / "creds"
+    file.write_bytes(data)
+    try:
+        read = read_credentials({"user_credentials": str(file)})
+    except AuthenticationError as error:
+        _explains(error)
+    else:
+        assert "BEGIN NATS USER JWT" in read["user_credentials"]
+
+
+def unix_link(data: bytes) -> None:
+    """What a hub says is read, or is the end of the connection."""
+    asyncio.run(_read_from_hub(data))
+
+
+async def _read_from_hub(data: bytes) -> None:
+    link, noted, reader = UnixLink(Path("hub")), _Noted(), asyncio.StreamReader()
+    link._sink = noted  # type: ignore[assignment]  # a part of a sink
+    reader.feed_data(data)
+    reader.feed_eof()
+    await link._read(reader)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    target.__name__: target for target in (request, reply, packed, url, receiver, redis_inbox, nats_messages)
+    target.__name__: target
+    for target in (
+        request,
+        reply,
+        payload,
+        packed,
+        url,
+        receiver,
+        redis_inbox,
+        nats_messages,
+        nats_server,
+        nats_credentials,
+        unix_link,
+        zmq_frame,
+        zmq_inbox,
+        zmq_outbox,
+        zmq_zap,
+        zmq_files,
+    )
 }
