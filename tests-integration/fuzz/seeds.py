@@ -78,6 +78,8 @@ def _zmq_scripts() -> Iterator[bytes]:
     ]
     yield from frames
     yield b"".join(says(0, frame) for frame in frames) + passes(BEAT)
+    yield b"".join(says(0, zmq.Holds(number=1, shards=[*half])) for half in (range(6), range(6, 12)))
+    yield b"".join(says(0, zmq.Peers(number=1, places=half)) for half in (PLACES[:6], PLACES[6:12]))
     yield says(0, pack(frames), RAW) + says(0, frames[0], SEVERAL)
     guest: list[Any] = [
         hello("guest", 1, BAD_PLACE),
