@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -68,6 +68,7 @@ class Campaign:
         self._site = cluster.site
         self._detection = detection
         self._busy: set[str] = set()  # whom something happens to: one thing at a time
+        self._freed = asyncio.Condition()
         self.result = Result()
         self._faults: dict[str, Callable[[Fault], Awaitable[None]]] = {
             "kill node": self._kill_node,
@@ -116,68 +117,67 @@ class Campaign:
         self.result.faults[fault.kind] += 1
         await self._faults[fault.kind](fault)
 
-    def _choose(self, names: Sequence[str], fault: Fault) -> str:
-        """Choose whom it happens to, among those to whom nothing else does."""
-        free = [name for name in names if name not in self._busy]
-        chosen = free[fault.target % len(free)]
-        self._busy.add(chosen)
-        return chosen
+    @asynccontextmanager
+    async def _victim(self, names: Sequence[str], fault: Fault) -> AsyncIterator[str]:
+        """Choose whom it happens to, among those to whom nothing else does; wait until there is one."""
+        async with self._freed:
+            await self._freed.wait_for(lambda: not self._busy.issuperset(names))
+            free = [name for name in names if name not in self._busy]
+            chosen = free[fault.target % len(free)]
+            self._busy.add(chosen)
+        yield chosen
+        async with self._freed:
+            self._busy.discard(chosen)
+            self._freed.notify_all()
 
     async def _kill_node(self, fault: Fault) -> None:
-        name = self._choose(self._cluster.nodes, fault)
-        await self._cluster.kill(name)
-        await asyncio.sleep(fault.lasts)
-        await self._cluster.start_node(name, self._cluster.shards[name])
-        self._busy.discard(name)
+        async with self._victim(self._cluster.nodes, fault) as name:
+            await self._cluster.kill(name)
+            await asyncio.sleep(fault.lasts)
+            await self._cluster.start_node(name, self._cluster.shards[name])
 
     async def _freeze_node(self, fault: Fault) -> None:
-        name = self._choose(self._cluster.nodes, fault)
-        self._cluster.processes[name].freeze()
-        await asyncio.sleep(fault.lasts)
-        self._cluster.processes[name].thaw()
-        self._busy.discard(name)
+        async with self._victim(self._cluster.nodes, fault) as name:
+            self._cluster.processes[name].freeze()
+            await asyncio.sleep(fault.lasts)
+            self._cluster.processes[name].thaw()
 
     async def _restart_node(self, fault: Fault) -> None:
-        name = self._choose(self._cluster.nodes, fault)
-        await self._cluster.stop(name)
-        await self._cluster.start_node(name, self._cluster.shards[name])
-        self._busy.discard(name)
+        async with self._victim(self._cluster.nodes, fault) as name:
+            await self._cluster.stop(name)
+            await self._cluster.start_node(name, self._cluster.shards[name])
 
     async def _move_shards(self, fault: Fault) -> None:
-        giver = self._choose(self._cluster.nodes, fault)
-        taker = self._choose(self._cluster.nodes, fault)
-        shards = sorted(self._cluster.shards[giver])
-        await self._cluster.move(shards[: len(shards) // 2], giver, taker)
-        self._busy -= {giver, taker}
+        nodes = self._cluster.nodes
+        async with self._victim(nodes, fault) as giver, self._victim(nodes, fault) as taker:
+            shards = sorted(self._cluster.shards[giver])
+            await self._cluster.move(shards[: len(shards) // 2], giver, taker)
 
     async def _kill_client(self, fault: Fault) -> None:
-        name = self._choose(self._cluster.clients, fault)
-        await self._cluster.kill(name)
-        await asyncio.sleep(fault.lasts)
-        await self._cluster.start_client(name, fault.target)
-        await self._cluster.processes[name].tell("load", 1, "Echo")
-        self._busy.discard(name)
+        async with self._victim(self._cluster.clients, fault) as name:
+            await self._cluster.kill(name)
+            await asyncio.sleep(fault.lasts)
+            await self._cluster.start_client(name, fault.target)
+            await self._cluster.processes[name].tell("load", 1, "Echo")
 
     def _link_fault(self, begin: Callable[[FaultProxy], None]) -> Callable[[Fault], Awaitable[None]]:
         """Make a fault of something that `FaultProxy.heal` takes back."""
 
         async def happen(fault: Fault) -> None:
-            name = self._choose(sorted(self._site.links), fault)
-            begin(self._site.links[name])
-            await asyncio.sleep(fault.lasts)
-            self._site.links[name].heal()
-            self._busy.discard(name)
+            async with self._victim(sorted(self._site.links), fault) as name:
+                begin(self._site.links[name])
+                await asyncio.sleep(fault.lasts)
+                self._site.links[name].heal()
 
         return happen
 
     async def _cut_link(self, fault: Fault) -> None:
-        name = self._choose(sorted(self._site.links), fault)
-        link = self._site.links[name]
-        link.refuse()
-        await link.reset()
-        await asyncio.sleep(fault.lasts)
-        link.accept()
-        self._busy.discard(name)
+        async with self._victim(sorted(self._site.links), fault) as name:
+            link = self._site.links[name]
+            link.refuse()
+            await link.reset()
+            await asyncio.sleep(fault.lasts)
+            link.accept()
 
     async def _kill_broker(self, fault: Fault) -> None:
         assert self._site.server is not None
@@ -198,11 +198,10 @@ class Campaign:
         await self._load_otherwise(fault, 1, "Echo", "Raise", "Hang", "Stubborn")
 
     async def _load_otherwise(self, fault: Fault, factor: float, *types: str) -> None:
-        name = self._choose(self._cluster.clients, fault)
-        await self._cluster.processes[name].tell("load", factor, *types)
-        await asyncio.sleep(fault.lasts)
-        await self._cluster.processes[name].tell("load", 1, "Echo")
-        self._busy.discard(name)
+        async with self._victim(self._cluster.clients, fault) as name:
+            await self._cluster.processes[name].tell("load", factor, *types)
+            await asyncio.sleep(fault.lasts)
+            await self._cluster.processes[name].tell("load", 1, "Echo")
 
     # Afterwards.
 

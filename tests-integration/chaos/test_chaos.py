@@ -41,6 +41,13 @@ async def test_a_defect_is_found(defect: str, tmp_path: Path) -> None:
     assert FOUND_AS[defect] in {violation.rule for violation in result.verdict.violations}, str(result)
 
 
+async def test_more_faults_at_once_than_there_are_clients_happen_one_after_another(tmp_path: Path) -> None:
+    kinds = ["kill client", "misbehave", "overload"]
+    result = await run_campaign("nats", tmp_path, seed=5, seconds=8, nodes=3, clients=1, kinds=kinds)
+    assert result.faults.total() == 3
+    assert result.is_good, str(result)
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
 async def test_replacing_every_node_fails_no_request(transport: str, tmp_path: Path) -> None:
     verdict = await roll(transport, tmp_path, rate=500)  # the tests share their machine; by hand it is 2,000
