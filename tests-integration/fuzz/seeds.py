@@ -33,6 +33,7 @@ FOUND = (
     b"".join(says(0, hello("home", 5, place)) for place in PLACES),  # inboxes that are nobody's, told to everybody
     b"".join(says(0, zmq.Welcome(peer_id="bad", epoch=1, inbox=place, max_bytes=1)) for place in PLACES),  # the same
     says(0, hello("mute", 1)) + b"".join(says(1, hello("new", 1, place)) + says(1, zmq.Bye()) for place in PLACES),
+    b"".join(says(who, hello(f"mute-{who}", 1, PLACES[who])) for who in range(3)),  # told of each other, and silent
 )
 
 

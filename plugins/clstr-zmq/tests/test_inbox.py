@@ -107,6 +107,14 @@ async def test_a_newcomer_that_repeats_its_hello_is_tried_once(inbox: Inbox, wir
     assert inbox._reception._trials == {}
 
 
+async def test_nobody_is_waited_for_by_nobody(inbox: Inbox) -> None:
+    """Of other peers everybody is told, and has to acknowledge it only for the sake of a newcomer."""
+    await say(inbox, b"mute", hello("mute"))
+    for port in range(3, 10):
+        inbox.tell([Place(address=f"tcp://127.0.0.1:{port}")])
+    assert inbox._guests._rounds == []
+
+
 async def test_who_comes_in_our_own_name_is_welcome_and_nobody_is_told(inbox: Inbox, wire: Wire) -> None:
     """It is this very peer, whom its guests know; others who say so must not make them dial."""
     await say(inbox, b"guest", hello("guest"))

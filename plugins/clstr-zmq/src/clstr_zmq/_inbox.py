@@ -113,14 +113,14 @@ class Inbox:
                 self._post.say(guest.route, kind(number=number, shards=part))
         return self._guests.begin(number, set(self._guests))
 
-    def tell(self, places: list[Place], to: Sequence[Guest] | None = None, *, newcomer: Guest | None = None) -> Round:
-        """Tell every guest, or some, of inboxes that it does not know; each is to acknowledge it."""
+    def tell(self, places: list[Place], to: Sequence[Guest] | None = None) -> tuple[int, set[Guest]]:
+        """Tell every guest, or some, of inboxes that it does not know; return the number of that, and who was told."""
         number = next(self._numbers)
         told = set()
         for guest, news in self._guests.untold(places, self.guests if to is None else to):
             self._post.say(guest.route, Peers(number=number, places=news))
             told.add(guest)
-        return self._guests.begin(number, told, newcomer)
+        return number, told
 
     async def acknowledged(self, awaited: Round) -> None:
         """Return when everybody has acknowledged, or is dead."""
@@ -195,9 +195,10 @@ class Inbox:
             self._post.say(route, Holds(number=0, shards=part))
         self._host.visited(hello)
         self.tell(self._host.places(), [guest])
-        told = self.tell([] if hello.inbox is None else [hello.inbox], newcomer=guest)
+        number, told = self.tell([] if hello.inbox is None else [hello.inbox])
         self._post.say(route, self._me.welcome(self._place))
-        told.done.add_done_callback(partial(self._introduce, guest))
+        begun = self._guests.begin(number, told, guest)
+        begun.done.add_done_callback(partial(self._introduce, guest))
 
     def _introduce(self, guest: Guest, _: asyncio.Future[None] | None = None) -> None:
         self._post.say(guest.route, Introduced())
