@@ -48,11 +48,12 @@ def _guided(target: str, seconds: float) -> int:
         arguments = [folder, f"-max_total_time={max(1, round(seconds))}", f"-max_len={MAX_BYTES}"]
         command = [sys.executable, str(GUIDED), target, *arguments]
         run = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        found = [repr(file.read_bytes()) for file in Path(folder).glob("*-*")]  # libFuzzer prints none beyond 256 bytes
     lines = run.stderr.splitlines()
     done = next((line for line in lines if line.startswith("Done")), "FAILED")
     sys.stdout.write(f"  {target}: {done}\n")
     if run.returncode:
-        sys.stdout.write("\n".join([*lines[-20:], run.stdout]) + "\n")
+        sys.stdout.write("\n".join([*lines[-20:], run.stdout, *found]) + "\n")
     sys.stdout.flush()
     return run.returncode
 
