@@ -39,6 +39,7 @@ SHOWN = {  # what nothing can run, and what looks at it
     ("docs/reliability.md", "text"): "what runs of the session chaos have printed",
     ("docs/performance.md", "console"): "bench/test_bench.py: the command line and what it runs",
     ("docs/concepts.md", "mermaid"): "test_site.py: drawn in a browser",
+    ("docs/guides/testing-your-application.md", "ini"): "test_guides.py: what every block runs with",
     ("docs/guides/deploying.md", "dockerfile"): "test_deploy.py",
     ("docs/guides/deploying.md", "ini"): "test_deploy.py",
     ("docs/guides/deploying.md", "yaml"): "test_deploy.py",

@@ -27,6 +27,13 @@ def blocks(guide: str) -> list[str]:
     return [block for block in found if not block.startswith("--8<--")]  # a program: it has a test of its own
 
 
+def settings() -> str:
+    """Return what the blocks need beside them, as a reader is told."""
+    page = (GUIDES / "testing-your-application.md").read_text(encoding="utf-8")
+    [found] = re.findall(r'^```ini title="pytest.ini"\n(.*?)^```$', page, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
 @pytest.mark.parametrize("guide", BLOCKS)
 def test_every_block_is_counted(guide: str) -> None:
     assert len(blocks(guide)) == len(BLOCKS[guide])
@@ -36,12 +43,9 @@ def test_every_block_is_counted(guide: str) -> None:
     ("guide", "number"), [(guide, number) for guide in BLOCKS for number in range(len(BLOCKS[guide]))]
 )
 def test_a_block_passes(guide: str, number: int, tmp_path: Path) -> None:
-    (tmp_path / "pytest.ini").write_text(
-        "[pytest]\nasyncio_mode = auto\nasyncio_default_fixture_loop_scope = function\nfilterwarnings = error\n",
-        encoding="utf-8",
-    )
+    (tmp_path / "pytest.ini").write_text(settings(), encoding="utf-8")
     (tmp_path / "test_block.py").write_text(blocks(guide)[number], encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-q", str(tmp_path)]
+    command = [sys.executable, "-m", "pytest", "-q", "-W", "error", str(tmp_path)]
     ran = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert f"{BLOCKS[guide][number]} passed" in ran.stdout, ran.stdout + ran.stderr
     assert "failed" not in ran.stdout

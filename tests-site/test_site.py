@@ -109,3 +109,15 @@ async def test_a_source_has_its_lines(address: str, page: Page, tmp_path: Path) 
         assert [numbers for numbers, lines in sources if numbers != lines] == []
         await page.evaluate("document.querySelector('.mkdocstrings-source').scrollIntoView()")
         save({f"{width}.png": await page.picture()}, tmp_path)
+
+
+async def test_what_is_copied_from_a_console_is_what_one_types(address: str, page: Page) -> None:
+    """The theme copies the text that it sees while it marks the block so."""
+    await page.look(*SIZES["desktop"], "light")
+    await page.go(f"{address}start/")
+    copied = await page.evaluate(
+        "[...document.querySelectorAll('.highlight code:has(.gp)')].map(each =>"
+        " { each.setAttribute('data-md-copying', ''); return each.innerText.trim() })"
+    )
+    assert ".venv/bin/python hello.py memory://" in copied
+    assert not any("$ " in text for text in copied)
