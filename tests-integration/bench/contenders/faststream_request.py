@@ -12,6 +12,7 @@ from faststream.redis import RedisBroker
 from bench.contender import Ask, Contender, Load, Prepare
 
 WORKERS = 100  # as many messages at once as a transport of clstr runs
+MOST_CONNECTIONS = 1000  # on Redis each request in flight subscribes on one of its own; redis-py allows 100 by default
 
 
 class FastStream(Contender):
@@ -20,8 +21,9 @@ class FastStream(Contender):
     def broker(self) -> NatsBroker | RedisBroker:
         """Return one that is not connected yet."""
         options: Any = {"logger": None}  # Any: the Redis broker's type does not admit it, the broker does
-        is_nats = self.place.url.startswith("nats")
-        return NatsBroker(self.place.url, **options) if is_nats else RedisBroker(self.place.url, **options)
+        if self.place.url.startswith("nats"):
+            return NatsBroker(self.place.url, **options)
+        return RedisBroker(f"{self.place.url}?max_connections={MOST_CONNECTIONS}", **options)
 
     @asynccontextmanager
     async def serve(self, node: int) -> AsyncIterator[None]:
