@@ -18,11 +18,7 @@ def is_key(text: str) -> bool:
     """Tell whether ZeroMQ takes ``text`` for a key."""
     try:
         return len(z85.decode(text)) == KEY_BYTES
-    except (
-        KeyError,
-        ValueError,
-        struct.error,
-    ):  # a character that is none of Z85's, a wrong length, a number too large
+    except (KeyError, ValueError, struct.error):  # not one of Z85's characters, a wrong length, a number too large
         return False
 
 
