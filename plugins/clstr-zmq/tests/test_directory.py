@@ -50,7 +50,7 @@ async def echo(message: clstr.Envelope) -> bytes:
 
 async def open_peer(options: Options, names: Names) -> Engine:
     link = ZmqLink(options, peer_id=f"peer-{id(options)}", epoch=1, max_bytes=2**22, logger=LOGGER, lookup=names)
-    return await Engine(link, limits=Limits(drain_timeout=1.0, reconnect_wait=0.1)).open()
+    return await Engine(link, limits=Limits(drain_timeout=1.0)).open()
 
 
 @pytest.fixture
