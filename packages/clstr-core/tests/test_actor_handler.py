@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -1426,4 +1427,15 @@ async def test_what_waits_for_its_turn_when_the_shard_is_released_is_refused(han
         assert await calls[0] == b'"done"'
         await asyncio.gather(*releases)
     assert events == ["stop"]
+    assert len(handler) == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
+async def test_actors_that_stop_at_once_under_eager_tasks_are_released(world: World) -> None:
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    handler = ActorHandler(Worker)
+    for key in ("a", "b"):
+        await handler(message(key))
+    await handler.release_shards([1])
+    assert world.events[-2:] == ["stop a", "stop b"]
     assert len(handler) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -716,3 +717,13 @@ def test_create_must_be_callable(create: Any) -> None:
 def test_the_cache_size_must_be_a_positive_int(cache_size: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="cache_size must be"):
         KeyHandler(lambda key: None, cache_size)  # type: ignore[arg-type, return-value]  # never called
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
+async def test_a_handler_that_closes_at_once_under_eager_tasks_is_forgotten(maker: Maker) -> None:
+    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+    handler = KeyHandler(maker)
+    await handler(keyed("a"))
+    await handler.aclose()
+    assert maker.log == ["made a", "closed a"]
+    assert handler._ending == {}

@@ -215,14 +215,15 @@ class KeyHandler:
     def _end(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
         context = contextvars.copy_context()
         context.run(set_current, None)  # it is not done for the message that happened to cause it
-        ending = self._finish(key, work, self._ending.get(key))
-        self._ending[key] = asyncio.create_task(ending, context=context)
+        ending = asyncio.create_task(self._finish(key, work, self._ending.get(key)), context=context)
+        if not ending.done():  # as it is at once where tasks are eager, if nothing had to be waited for
+            self._ending[key] = ending
 
     async def _finish(self, key: str, work: Callable[[], Awaitable[None]], before: asyncio.Task[None] | None) -> None:
         await work()
         if before is not None:
             await asyncio.wait((before,))
-        if self._ending[key] is asyncio.current_task():
+        if self._ending.get(key) is asyncio.current_task():
             del self._ending[key]
 
 
