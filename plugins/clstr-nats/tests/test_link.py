@@ -108,13 +108,13 @@ async def test_a_notify_for_nobody_is_refused_although_it_wants_no_answer(server
             await client.notify(message(), timeout=60)
 
 
-async def test_one_ping_fences_all_notifies_of_a_tick(fake_server: Any, connect: Connect) -> None:
+async def test_one_ping_fences_all_notifies_of_a_write(fake_server: Any, connect: Connect) -> None:
     client = await connect(fake_server.port)
     before = len(fake_server.said)
     await asyncio.gather(*(client.notify(message(n)) for n in range(1000)))
     said = fake_server.said[before:]
     assert sum(line.startswith(b"PUB ") for line in said) == 1000
-    assert sum(line == b"PING\r\n" for line in said) <= 3
+    assert sum(line == b"PING\r\n" for line in said) <= 20  # one for each write: 64 at a time
 
 
 # The connection is lost, and found again (N2, N3, N7, N8, N9).

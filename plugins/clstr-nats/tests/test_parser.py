@@ -89,13 +89,16 @@ async def test_any_cuts_are_read_as_nats_py_reads_them(cuts: list[int]) -> None:
     assert seen.everything == await expected()
 
 
-async def test_whole_messages_do_not_reach_nats_py() -> None:
+@pytest.mark.parametrize("size", [7, 20, 1000])
+async def test_messages_do_not_reach_nats_py_whatever_is_between_them(size: int) -> None:
     """Else this parser would be of no use, and nobody would know."""
     taken: list[Message] = []
     seen = Seen()
-    await read_by(MessageParser(seen, lambda *message: taken.append(message)), b"MSG a 1 2\r\nhi\r\n" * 3)
-    assert taken == [(1, b"a", b"", b"", b"hi")] * 3
-    assert seen.messages == []
+    wire = b"MSG a 1 2\r\nhi\r\nPONG\r\n" * 5
+    parser = MessageParser(seen, lambda *message: taken.append(message))
+    await read_by(parser, *(wire[at : at + size] for at in range(0, len(wire), size)))
+    assert taken == [(1, b"a", b"", b"", b"hi")] * 5
+    assert (seen.messages, seen.pongs) == ([], 5)
 
 
 @pytest.mark.parametrize("line", [b"MSG a b 1\r\nx\r\n", b"MSG a 1 -1\r\nx\r\n", b"MSG a\r\n", b"nonsense\r\n"])

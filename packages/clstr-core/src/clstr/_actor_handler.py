@@ -110,11 +110,14 @@ class ActorHandler:
             return await self._reenter(key, inside, call, envelope)
         cell = self._enter(key, envelope.shard)
         try:
-            if not await cell.turns.take():  # its place is taken before anything is awaited
+            # Its place is taken before anything is awaited.
+            if not cell.turns.try_take() and not await cell.turns.take():
                 raise refuse(DrainingError(envelope.shard))
             cell.begin(inside)
             try:
-                actor, call = await self._started(key, cell, call, envelope)
+                actor = cell.actor
+                if actor is None or call is None:
+                    actor, call = await self._started(key, cell, call, envelope)
                 return await self._run(key, actor, call, envelope)
             finally:
                 cell.end(inside)
@@ -202,7 +205,7 @@ class ActorHandler:
     async def _run(self, key: str, actor: Actor, call: Call, envelope: Envelope) -> bytes | None:
         route, message = call
         try:
-            return await route.run(message, envelope, actor)
+            return route.encode(await route.handler(actor, message, route.context(envelope)))
         except Exception as error:
             if not is_refusal_of(error, current()) and actor.on_error(error):
                 _ = self._stop_soon(key, first=True)  # in a task of its own: who sent this may give up
@@ -332,7 +335,9 @@ class ActorHandler:
     async def _stop_all(self, keys: list[str]) -> None:
         inside = current()
         own = None if inside is None else inside.envelope.key
-        stops = {self._stop_soon(key): self._cells[key] for key in keys if key != own}
+        # The cells first: eager tasks may have stopped their actors when they are made.
+        cells = [(key, self._cells[key]) for key in keys if key != own]
+        stops = {self._stop_soon(key): cell for key, cell in cells}
         if own in keys:  # called from its own message: it would wait for itself
             _ = self._stop_soon(own)
         await wait_for_stops(stops, self._kind)

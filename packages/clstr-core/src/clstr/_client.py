@@ -261,7 +261,8 @@ class Client:
         await self._sender.notify(to, type, data, self._options.override(headers, ttl, timeout))
 
     def _owner_of(self, key: str) -> Destination:
-        check_key(key)
+        if type(key) is not str or not key or not key.isprintable():  # in line: this runs for every message
+            check_key(key)
         return Destination(shard_for_key(key, self._num_shards, self._seed), key)
 
 

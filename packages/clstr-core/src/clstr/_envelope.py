@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from clstr._limits import MAX_HEADER_BYTES, MAX_HEADERS, MAX_TTL_MS, MAX_TYPE_CHARACTERS
 from clstr.errors import InvalidEnvelopeError, ReservedHeaderError
@@ -17,6 +18,7 @@ RESERVED_PREFIX = "x-clstr-"
 MAX_SHARD = 2**32 - 1
 MAX_TIME_MS = 2**63 - 1
 _NO_HEADERS: dict[str, str] = {}
+_SMALL_KEY = 1024  # characters: with up to 4 bytes for each, certainly within MAX_HEADER_BYTES
 
 # C0 and C1 controls, DEL, and lone surrogates (which have no UTF-8).
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -52,10 +54,11 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     created_at_ms: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.headers, (dict, Mapping)):  # dict first: that test is the cheap one
-            raise InvalidEnvelopeError("headers", f"must be a mapping of str to str, not {type(self.headers).__name__}")
-        if self.headers:
-            msgspec.structs.force_setattr(self, "headers", dict(self.headers))
+        headers = self.headers
+        if type(headers) is not dict and not isinstance(headers, Mapping):  # the first test is the cheap one
+            raise InvalidEnvelopeError("headers", f"must be a mapping of str to str, not {type(headers).__name__}")
+        if headers:
+            force_setattr(self, "headers", dict(headers))
 
     def get_header(self, name: str) -> str | None:
         """Return the header called ``name``, or ``None``."""
@@ -130,6 +133,10 @@ def _check_text(field: str, value: Any, max_characters: int) -> None:
 
 def _check_headers(headers: Mapping[str, str]) -> None:
     """Check all names and values as one text: this runs twice for each message."""
+    if len(headers) == 1:  # most messages have their key and nothing else
+        key = headers.get(KEY_HEADER)
+        if type(key) is str and len(key) <= _SMALL_KEY and key.isprintable():
+            return
     if len(headers) > MAX_HEADERS:
         raise InvalidEnvelopeError("headers", f"are {len(headers)}, at most {MAX_HEADERS} are allowed")
     try:

@@ -16,6 +16,7 @@ from typing import NamedTuple, Self
 from clstr._envelope import has_control_characters
 
 MAX_SHARDS = 2**32 - 1
+MAX_REMEMBERED_KEYS = 4096  # a few hundred bytes each
 _DIGEST_BYTES = 8  # blake2b(digest_size=8) is a hash of its own, not the first 8 bytes of a longer one
 
 
@@ -39,12 +40,17 @@ def shard_for_key(key: str, num_shards: int, seed: str = "") -> int:
     if type(key) is not str or type(seed) is not str:
         _check_text("key", key)
         _check_text("seed", seed)
+    return _digest(key, seed) % num_shards
+
+
+@lru_cache(maxsize=MAX_REMEMBERED_KEYS)  # client and node hash each message's key, and keys in use come again soon
+def _digest(key: str, seed: str) -> int:
     hasher = _seeded(seed).copy()
     try:
         hasher.update(key.encode())
     except UnicodeEncodeError as error:
         raise _unencodable(error) from None
-    return int.from_bytes(hasher.digest(), "big") % num_shards
+    return int.from_bytes(hasher.digest(), "big")
 
 
 def shards_for_node(node_id: str, node_ids: Iterable[str], num_shards: int, seed: str = "") -> list[int]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from clstr._context import refuse, set_current_node_id
-from clstr._envelope import Envelope
+from clstr._envelope import KEY_HEADER, Envelope
 from clstr._handler_metrics import HandlerMetrics, is_refusal
 from clstr._hashing import check_node_id, shard_for_key, shards_for_node
 from clstr._metrics import Metrics, NoMetrics
@@ -276,7 +276,13 @@ class Node:
     # Messages.
 
     def _handle(self, envelope: Envelope) -> Awaitable[bytes | None]:
-        self._check(envelope)
+        if envelope.shard not in self._owned:
+            raise refuse(NotOwnerError(envelope.shard))
+        key = envelope.headers.get(KEY_HEADER)
+        if key is not None and self._num_shards is not None:
+            shard = shard_for_key(key, self._num_shards, self._seed)
+            if shard != envelope.shard:
+                raise refuse(InvalidEnvelopeError("shard", self._disagreement(envelope.shard, shard)))
         set_current_node_id(self._node_id)
         if self._handler_metrics is None:  # so it is in most nodes: no coroutine stands in between
             return self._answer(envelope)
@@ -285,16 +291,6 @@ class Node:
     async def _measured(self, metrics: HandlerMetrics, envelope: Envelope) -> bytes | None:
         with metrics.measure(envelope.type):
             return await self._answer(envelope)
-
-    def _check(self, envelope: Envelope) -> None:
-        if envelope.shard not in self._owned:
-            raise refuse(NotOwnerError(envelope.shard))
-        key = envelope.key
-        if self._num_shards is None or key is None:
-            return
-        shard = shard_for_key(key, self._num_shards, self._seed)
-        if shard != envelope.shard:
-            raise refuse(InvalidEnvelopeError("shard", self._disagreement(envelope.shard, shard)))
 
     def _disagreement(self, sent: int, expected: int) -> str:
         return (
@@ -306,7 +302,13 @@ class Node:
         if envelope.type == NODE_INFO_TYPE:
             return encode_node_info(NodeInfo(self._node_id, sorted(self._owned)))
         try:
-            return _checked_reply(await _awaitable(self._handler(envelope)))
+            answer: Any = self._handler(envelope)
+            if not hasattr(answer, "__await__"):
+                raise TypeError("the handler is not async: write `async def`")
+            reply = await answer
+            if reply is None or isinstance(reply, bytes):
+                return reply
+            raise TypeError(f"the handler returned {type(reply).__name__}, not bytes or None")
         except Exception as error:
             if not is_refusal(error):
                 self._log_failure(envelope, error)
@@ -333,18 +335,6 @@ class Node:
 
 async def _keep_nothing(_shards: frozenset[int]) -> None:
     """Release the state of a handler that keeps none."""
-
-
-def _awaitable(answer: Any) -> Awaitable[Any]:
-    if not hasattr(answer, "__await__"):
-        raise TypeError("the handler is not async: write `async def`")
-    return answer  # type: ignore[no-any-return]  # checked just now
-
-
-def _checked_reply(reply: object) -> bytes | None:
-    if reply is not None and not isinstance(reply, bytes):
-        raise TypeError(f"the handler returned {type(reply).__name__}, not bytes or None")
-    return reply
 
 
 def _check_parts(transport: object, handler: object) -> None:

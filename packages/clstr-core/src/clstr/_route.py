@@ -76,7 +76,7 @@ class Route:
 
     async def answer(self, envelope: Envelope) -> bytes | None:
         """Decode, handle, encode."""
-        return await self.run(self.decode(envelope), envelope)
+        return self.encode(await self.handler(self.decode(envelope), self.context(envelope)))
 
     def decode(self, envelope: Envelope) -> Any:
         """Return the message; what cannot be decoded is refused."""
@@ -85,16 +85,12 @@ class Route:
         except InvalidEnvelopeError as error:
             raise refuse(error) from error
 
-    async def run(self, message: Any, envelope: Envelope, *target: object) -> bytes | None:
-        """
-        Handle ``message``, and encode the reply.
+    def context(self, envelope: Envelope) -> Context:
+        """Return what the handler gets beside the message."""
+        return Context(envelope, current_node_id())
 
-        Args:
-            message: What `decode` returned.
-            envelope: What it came in.
-            target: The object whose method the handler is, if it is one.
-        """
-        result = await self.handler(*target, message, Context(envelope, current_node_id()))
+    def encode(self, result: Any) -> bytes | None:
+        """Return the reply's payload."""
         return result if self.reply is bytes else encode(result)
 
 

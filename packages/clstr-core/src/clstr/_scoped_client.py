@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
-from clstr._message import Message, message_type, reply_type, type_name
+from clstr._message import MAX_TYPES, Message, message_type, reply_type, type_name
 from clstr._node_info import NODE_INFO_REQUEST, NODE_INFO_TYPE, NodeInfo, decode_node_info
 from clstr._payload import check_reply_type, decode_reply, encode
 from clstr._send_options import SendOptions
@@ -103,10 +104,10 @@ class ScopedClient:
             InvalidReplyError: The reply is not of the expected type; the handler ran.
             ClstrError: What `Client.request_key` raises.
         """
-        expected = _expected_reply(message, reply)
-        check_reply_type(expected)
+        cls = message if isinstance(message, type) else type(message)
+        expected, name = _expected_reply(cls, reply)
         options = self._options.override(headers, ttl, timeout)
-        answer = await self._sender.request(self._to, message_type(message), encode(message), options)
+        answer = await self._sender.request(self._to, name, encode(message), options)
         return decode_reply(answer, expected)
 
     async def notify(
@@ -163,12 +164,15 @@ class ScopedClient:
         return decode_node_info(answer)
 
 
-def _expected_reply(message: object, reply: Any) -> Any:
-    expected = reply_type(message) if reply is None else reply
+@functools.lru_cache(maxsize=MAX_TYPES)
+def _expected_reply(cls: type, reply: Any) -> tuple[Any, str]:
+    """Return the type of the reply to messages of ``cls``, and their name on the wire."""
+    expected = reply_type(cls) if reply is None else reply
     if expected is None:
-        name = type_name(type(message))
+        name = type_name(cls)
         raise TypeError(
             f"the type of the reply to {name} is not known: let {name} derive from clstr.Message[ReplyType], or pass "
             "reply=ReplyType (reply=bytes for the reply as it is)"
         )
-    return expected
+    check_reply_type(expected)
+    return expected, message_type(cls)

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from clstr.spi import Batcher
+from clstr.spi._batcher import MANY
 
 
 @pytest.fixture
@@ -27,6 +28,17 @@ async def test_what_one_tick_adds_is_written_once_and_in_order(batcher: Batcher[
     batcher.add(5)
     await asyncio.sleep(0)
     assert written == [[0, 1, 2, 3, 4], [5]]
+
+
+async def test_a_stream_of_many_is_written_while_the_tick_goes_on(
+    batcher: Batcher[int], written: list[list[int]]
+) -> None:
+    for item in range(2 * MANY + 3):
+        batcher.stream(item)
+    assert [len(items) for items in written] == [MANY, MANY]
+    await asyncio.sleep(0)
+    assert [item for items in written for item in items] == list(range(2 * MANY + 3))
+    assert len(written) == 3
 
 
 async def test_flushing_writes_now_and_the_tick_writes_only_the_rest(

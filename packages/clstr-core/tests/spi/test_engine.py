@@ -26,6 +26,7 @@ from clstr.errors import (
     TransportClosedError,
     TransportUnavailableError,
 )
+from clstr.spi import _forks
 from clstr.spi._bounded import _unfinished
 from clstr.spi._engine import Engine
 from spi.fakes import (
@@ -189,7 +190,7 @@ def test_another_loop_is_refused_with_the_way_out(link: FakeLink, use: Callable[
 async def test_a_forked_child_is_refused_with_the_way_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, use: Callable[[Engine], Awaitable[object]]
 ) -> None:
-    monkeypatch.setattr(os, "getpid", lambda: -1)
+    monkeypatch.setattr(_forks, "count", _forks.count + 1)
     with pytest.raises(RuntimeError, match="before the process forked: connect again in the child"):
         await use(engine)
     monkeypatch.undo()

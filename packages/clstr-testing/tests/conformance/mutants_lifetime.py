@@ -10,13 +10,13 @@ from typing import Any, Self
 
 import clstr
 from clstr._context import current
-from clstr.errors import DrainingError, NotOwnerError, TransportClosedError
+from clstr.errors import ClstrError, DrainingError, NotOwnerError, TransportClosedError
 from clstr.spi import Buffer, Engine, Route
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher, Selector
 from clstr.spi._link_state import LinkState
-from clstr.spi._pending import PendingReplies
+from clstr.spi._pending import AskAgain, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender, _Call
 from clstr.spi._subscriptions import EngineSubscription
@@ -135,12 +135,9 @@ class KeepsOverAnOutage(LoopbackLink):
 class SendsAgainAfterALoss(Sender):
     """A request that was in flight when the link was lost is sent again."""
 
-    async def _attempt(self, call: _Call) -> Any:
-        outcome = await super()._attempt(call)
-        if isinstance(outcome, clstr.ConnectionLostError):
-            await self._engine.state.wait_up(call.deadline)
-            return await super()._attempt(call)
-        return outcome
+    def _read(self, outcome: ClstrError | AskAgain, call: _Call, pending: Pending) -> tuple[ClstrError, float | None]:
+        again = AskAgain(outcome, 0.0) if isinstance(outcome, clstr.ConnectionLostError) else outcome
+        return super()._read(again, call, pending)
 
 
 @breaks("T14.1")
@@ -185,7 +182,7 @@ class CloseWaitsForItsHandler(Engine):
 class CallsWhileClosing(Engine):
     """A transport that closes still takes calls."""
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
         if self._is_closed:
             raise TransportClosedError
 
@@ -194,10 +191,18 @@ class CallsWhileClosing(Engine):
 class NotifiesWhileClosing(Engine):
     """A transport that closes still takes notifies."""
 
+    _is_notifying = False
+
+    def check_usable(self) -> None:
+        if self._is_closed or not self._is_notifying:
+            super().check_usable()
+
     async def notify(self, envelope: clstr.Envelope, *, timeout: float = 5.0) -> None:
-        if self._is_closed:
-            raise TransportClosedError
-        await self._sender.notify(envelope, timeout)
+        self._is_notifying = True
+        try:
+            await super().notify(envelope, timeout=timeout)
+        finally:
+            self._is_notifying = False
 
 
 @breaks("T14.3")
@@ -213,7 +218,7 @@ class SubscribesWhileClosing(Engine):
 class DrainingHandlersAreMute(Engine):
     """A handler that drains can make no requests."""
 
-    def _check_usable(self) -> None:
+    def check_usable(self) -> None:
         if self.is_closing:
             raise TransportClosedError
 

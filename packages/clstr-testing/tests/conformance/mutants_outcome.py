@@ -11,7 +11,7 @@ from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, NotOwner
 from clstr.spi import Buffer, Route
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
-from clstr.spi._pending import Outcome, Pending, PendingReplies
+from clstr.spi._pending import AskAgain, Outcome, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender, _Call
 from conformance.broken import breaks
@@ -22,19 +22,19 @@ from conformance.loopback import Hub, LoopbackLink
 class TimeoutIgnored(Sender):
     """A caller waits as long as it takes."""
 
-    async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
-        return await super().request(envelope, 1e6)
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
+        return await super().exchange(envelope, timeout if oneway else 1e6, oneway=oneway)
 
 
 @breaks("T9.1")
 class TimeoutIsAnEmptyReply(Sender):
     """A caller whose time is over gets nothing, and no error."""
 
-    async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
         try:
-            return await super().request(envelope, timeout)
+            return await super().exchange(envelope, timeout, oneway=oneway)
         except (HandlerTimeoutError, clstr.RequestTimeoutError):
-            if timeout > 1:
+            if timeout > 1 or oneway:
                 raise
             return b""
 
@@ -178,10 +178,10 @@ class WrongRepliesAreText(Answers):
 class OversizeHangs(Sender):
     """A payload too large is never sent, and never refused."""
 
-    async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
-        if len(envelope.data) > self._engine.max_payload_bytes:
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
+        if not oneway and len(envelope.data) > self._engine.max_payload_bytes:
             await asyncio.sleep(timeout)
-        return await super().request(envelope, timeout)
+        return await super().exchange(envelope, timeout, oneway=oneway)
 
 
 @breaks("T11.1")
@@ -189,12 +189,11 @@ class OversizeIsSent(Sender):
     """A payload too large is left to the receiver."""
 
     def _new_call(self, *args: Any, **kwargs: Any) -> _Call:
-        maximum = self._engine._max_payload_bytes
-        self._engine._max_payload_bytes = 10**9
+        maximum, self.max_payload_bytes = self.max_payload_bytes, 10**9
         try:
             return super()._new_call(*args, **kwargs)
         finally:
-            self._engine._max_payload_bytes = maximum
+            self.max_payload_bytes = maximum
 
 
 @breaks("T11.1")
@@ -245,25 +244,24 @@ class OversizeReplyIsSent(Answers):
 class NotifyWaits(Sender):
     """A notify is a request whose reply nobody reads."""
 
-    async def notify(self, envelope: clstr.Envelope, timeout: float) -> None:
-        call = self._new_call(envelope, timeout, None, oneway=True)
+    def _new_call(self, *args: Any, oneway: bool) -> _Call:
+        call = super()._new_call(*args, oneway=oneway)
         call.oneway = False
-        await self._exchange(call)
+        return call
 
 
 @breaks("T8.1", "T12.2")
-class NotifyReports(Sender):
+class NotifyReports(NotifyWaits):
     """A notify waits a little, in case there is an error to report."""
 
-    async def notify(self, envelope: clstr.Envelope, timeout: float) -> None:
-        call = self._new_call(envelope, timeout, None, oneway=True)
-        call.oneway = False
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
         try:
-            async with asyncio.timeout(0.2):
-                await self._exchange(call)
+            async with asyncio.timeout(0.2 if oneway else None):
+                return await super().exchange(envelope, timeout, oneway=oneway)
         except TimeoutError as error:
             if isinstance(error, ClstrError):
                 raise
+            return b""
 
 
 @breaks("T12.1")
@@ -329,19 +327,22 @@ class RefusedAfterRunning(Answers):
         self.refuse(delivery, NotOwnerError(delivery.envelope.shard))
 
 
+def once_more(outcome: ClstrError | AskAgain, kind: type[ClstrError]) -> ClstrError | AskAgain:
+    """Take an error of this kind for the link's wish that the message be sent again."""
+    return AskAgain(outcome, 0.0) if isinstance(outcome, kind) else outcome
+
+
 @breaks("T16.1")
 class RunsAgainAfterAnError(Sender):
     """A request whose handler failed is sent once more."""
 
-    async def _attempt(self, call: _Call) -> Outcome:
-        outcome = await super()._attempt(call)
-        return await super()._attempt(call) if isinstance(outcome, HandlerError) else outcome
+    def _read(self, outcome: ClstrError | AskAgain, call: _Call, pending: Pending) -> tuple[ClstrError, float | None]:
+        return super()._read(once_more(outcome, HandlerError), call, pending)
 
 
 @breaks("T7.1", "T7.2", "T7.3", "T14.6", "T16.1")
 class RunsAgainAfterATimeout(Sender):
     """A request whose handler took too long is sent once more."""
 
-    async def _attempt(self, call: _Call) -> Outcome:
-        outcome = await super()._attempt(call)
-        return await super()._attempt(call) if isinstance(outcome, HandlerTimeoutError) else outcome
+    def _read(self, outcome: ClstrError | AskAgain, call: _Call, pending: Pending) -> tuple[ClstrError, float | None]:
+        return super()._read(once_more(outcome, HandlerTimeoutError), call, pending)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -58,20 +58,22 @@ class NoneBecomesNull(Answers):
 class HeadersCountAsPayload(Sender):
     """The bound of the payload is one of the message."""
 
-    async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
         size = len(envelope.data) + sum(map(len, envelope.headers.values()))
-        if size > self._engine.max_payload_bytes:
+        if not oneway and size > self._engine.max_payload_bytes:
             raise PayloadTooLargeError(size, self._engine.max_payload_bytes)
-        return await super().request(envelope, timeout)
+        return await super().exchange(envelope, timeout, oneway=oneway)
 
 
 @breaks("T1.3")
 class LargestIsTooLarge(Engine):
     """A payload may have fewer bytes than the limit says."""
 
-    @property
-    def max_payload_bytes(self) -> int:
-        return self._max_payload_bytes + 1
+    async def open(self) -> Self:
+        await super().open()
+        self._max_payload_bytes += 1
+        self._sender.max_payload_bytes += 1
+        return self
 
 
 @breaks("T1.4")

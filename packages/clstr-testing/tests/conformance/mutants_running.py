@@ -107,8 +107,8 @@ class ChildTasksKeepTheSlot(Dispatcher):
 class LentSlotIsAwaited(Sender):
     """A handler that has its reply waits until a slot is free."""
 
-    async def request(self, envelope: clstr.Envelope, timeout: float) -> bytes:
-        reply = await super().request(envelope, timeout)
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
+        reply = await super().exchange(envelope, timeout, oneway=oneway)
         dispatcher = self._engine.dispatcher
         maximum = self._engine.limits.max_concurrent
         while current() is not None and dispatcher.active > maximum:  # noqa: ASYNC110 -- a fault need not be elegant
@@ -141,8 +141,10 @@ class NestedStartLast(Dispatcher):
 class NoDepthOnTheWire(Sender):
     """A request made inside a handler looks like one from outside."""
 
-    def _new_call(self, envelope: clstr.Envelope, timeout: float, inside: Current | None, *, oneway: bool) -> _Call:
-        return super()._new_call(envelope, timeout, None, oneway=oneway)
+    def _new_call(
+        self, envelope: clstr.Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
+    ) -> _Call:
+        return super()._new_call(envelope, timeout, now, None, oneway=oneway)
 
 
 @breaks("T7.1", "T7.3", "T16.1")
@@ -246,16 +248,16 @@ class SlotLeaksOnTimeout(Dispatcher):
 class NoTtlOnTheWire(Sender):
     """The node does not learn how long it may take."""
 
-    def _ttl_ms(self, call: _Call) -> int:
-        return min(0, super()._ttl_ms(call))
+    def _ttl_ms(self, call: _Call, now: float) -> int:
+        return min(0, super()._ttl_ms(call, now))
 
 
 @breaks("T8.1")
 class TtlForgetsTheTimeout(Sender):
     """A request carries its TTL, not its caller's timeout."""
 
-    def _ttl_ms(self, call: _Call) -> int:
-        super()._ttl_ms(call)
+    def _ttl_ms(self, call: _Call, now: float) -> int:
+        super()._ttl_ms(call, now)
         return call.envelope.ttl_ms
 
 
@@ -263,18 +265,20 @@ class TtlForgetsTheTimeout(Sender):
 class NotifyCarriesTheTimeout(Sender):
     """The timeout of a notify limits its handler too."""
 
-    def _ttl_ms(self, call: _Call) -> int:
+    def _ttl_ms(self, call: _Call, now: float) -> int:
         call.expires = min(call.expires, call.deadline)
-        return super()._ttl_ms(call)
+        return super()._ttl_ms(call, now)
 
 
 class _SendsExpired(Sender):
     oneway: bool
 
-    def _new_call(self, envelope: clstr.Envelope, timeout: float, inside: Current | None, *, oneway: bool) -> _Call:
-        call = super()._new_call(envelope, timeout, inside, oneway=oneway)
+    def _new_call(
+        self, envelope: clstr.Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
+    ) -> _Call:
+        call = super()._new_call(envelope, timeout, now, inside, oneway=oneway)
         if oneway == self.oneway:
-            call.expires = max(call.expires, self._loop.time() + 1)
+            call.expires = max(call.expires, now + 1)
         return call
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 from clstr.errors import TransportUnavailableError
 from clstr.spi import Batcher, Link, Sink
@@ -65,9 +65,10 @@ class MemoryLink(Link):
             self.sink.accepted(token)
         return peer
 
-    def reply(self, to: object, body: bytes) -> bool:
+    def reply(self, to: Any, body: bytes) -> bool:
         """Give ``body`` to who asked, in the next tick."""
-        peer, token = cast("tuple[MemoryLink, int]", to)
+        peer: MemoryLink
+        peer, token = to
         if not (self.is_up and peer.is_up):
             return False
         if self._faults is None or not self._faults.drops_reply():

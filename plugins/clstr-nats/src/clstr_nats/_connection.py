@@ -142,15 +142,13 @@ class Connection(Client):
     def write(self, *parts: bytes) -> None:
         """Hand bytes to the socket, in order, now; small ones together, large ones without copying them first."""
         self._written += sum(map(len, parts))
+        # Joined here: since Python 3.12 `writelines` hands piece after piece to the system.
         if max(map(len, parts)) < LARGE:
-            self._socket.writelines(parts)
+            self._socket.write(b"".join(parts))
             return
         for is_large, run in itertools.groupby(parts, lambda part: len(part) >= LARGE):
-            if is_large:
-                for part in run:
-                    self._socket.write(part)
-            else:
-                self._socket.writelines(run)
+            for part in run if is_large else (b"".join(run),):
+                self._socket.write(part)
 
     def ping(self) -> asyncio.Future[bool]:
         """Send a PING behind all that was written; the future is done when everything that it caused was read."""

@@ -8,7 +8,7 @@ import contextvars
 import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import cast
+from typing import Any
 
 from clstr.errors import (
     AccessDeniedError,
@@ -18,7 +18,7 @@ from clstr.errors import (
     TransportUnavailableError,
 )
 from clstr.spi import Batcher, Link, Route, Sink
-from clstr_nats._connection import Connection
+from clstr_nats._connection import LARGE, Connection
 from clstr_nats._dialer import Dialer
 from clstr_nats._rights import Rights
 from clstr_nats._subjects import QUEUE, Subjects, is_inbox
@@ -63,7 +63,9 @@ class NatsLink(Link):
         self._held: set[int] = set()
         self._out = Batcher[bytes](self._loop, self._write)
         self._out_bytes = 0
+        self._unsent_bytes = 0  # by the socket, after the last write
         self._max_unsent_bytes = MAX_UNSENT_BYTES
+        self._reply_to = (-1, "")  # what was told last, and of which token
         self._notifies: list[int] = []
         self._told: list[int] = []  # shards that it was logged of that the server refuses them
 
@@ -245,14 +247,17 @@ class NatsLink(Link):
 
     def reply_to(self, shard: int, token: int) -> str:
         """Return the address under this peer's inbox."""
-        return self._subjects.reply_to(shard, token)
+        reply_to = self._subjects.reply_to(shard, token)
+        self._reply_to = (token, reply_to)
+        return reply_to
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
-        if self._out_bytes + self._usable().unsent_bytes + len(body) > self._max_unsent_bytes:
+        if self._is_full(self._usable(), len(body)):
             raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
-        self._rights.sending(shard, token)
-        reply_to = self._subjects.reply_to(shard, token)
+        if shard not in self._rights.proved:
+            self._rights.sending(shard, token)
+        reply_to = self._reply_to[1] if self._reply_to[0] == token else self._subjects.reply_to(shard, token)
         self._publish(f"PUB {self._subjects.shard(shard)} {reply_to} {len(body)}\r\n".encode(), body)
         if oneway:
             self._notifies.append(token)
@@ -262,17 +267,29 @@ class NatsLink(Link):
         """Prefer the envelope's own address, as Go does, if it is an inbox."""
         return reply_to.encode() if is_inbox(reply_to) else to
 
-    def reply(self, to: object, body: bytes) -> bool:
+    def reply(self, to: Any, body: bytes) -> bool:
         """Publish to an inbox."""
         connection = self._connection
-        if connection is None or self._out_bytes + connection.unsent_bytes > self._max_unsent_bytes:
+        if connection is None or self._is_full(connection):
             return False
-        self._publish(b"PUB %s %d\r\n" % (cast("bytes", to), len(body)), body)
+        self._publish(b"PUB %s %d\r\n" % (to, len(body)), body)
         return True
 
+    def _is_full(self, connection: Connection, more_bytes: int = 0) -> bool:
+        """Tell whether the socket has so much to send that ``more_bytes`` would only wait for it."""
+        # What it had after the last write is what it has now, or more: it is asked only if that is too much.
+        room = self._max_unsent_bytes - self._out_bytes - more_bytes
+        return self._unsent_bytes > room and connection.unsent_bytes > room
+
     def _publish(self, command: bytes, body: bytes) -> None:
-        self._out_bytes += len(body)
-        self._out.add(command, body, b"\r\n")  # not joined yet: that is done once for all of a tick
+        size = len(body)
+        self._out_bytes += size
+        if size < LARGE:
+            self._out.stream(command + body + b"\r\n")
+        else:  # it is not copied
+            self._out.add(command)
+            self._out.add(body)
+            self._out.stream(b"\r\n")
 
     def _usable(self) -> Connection:
         if self._connection is None or not self._is_up:
@@ -288,6 +305,7 @@ class NatsLink(Link):
         if connection is None:  # whoever waits for these was told that the link is down
             return
         connection.write(*commands)
+        self._unsent_bytes = connection.unsent_bytes
         if notifies or unfenced:
             connection.ping().add_done_callback(partial(self._passed, notifies, unfenced))
 
@@ -309,7 +327,8 @@ class NatsLink(Link):
         except ValueError:
             self._sink.garbage("an answer to an address that is none of ours")
             return
-        self._rights.prove(shard)
+        if shard not in self._rights.proved:
+            self._rights.prove(shard)
         if not body and headers.startswith(NO_RESPONDERS):
             connection = self._connection
             again = ASK_AGAIN_AFTER if connection is not None and connection.is_clustered else None

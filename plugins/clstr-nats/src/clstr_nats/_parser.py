@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 
 from nats.aio.client import Client
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
-# Subjects may hold any bytes but these; nats-py ends them at other white space too, and then the connection.
-_MESSAGE = re.compile(rb"MSG ([^ \r\n]+) (\d{1,10}) (?:([^ \r\n]+) )?(\d{1,10})\r\n").match
+CRLF = b"\r\n"
+MAX_DIGITS = 10
 OnMessage = Callable[[int, bytes, bytes, bytes, bytes], None]
 
 
@@ -28,27 +27,52 @@ class MessageParser(Parser):
     def __init__(self, client: Client, on_message: OnMessage) -> None:
         super().__init__(client)
         self._on_message = on_message
+        self._awaited = 0  # bytes that `buf` must have before there is a whole message in it, if that is known
         self.bytes_read: int = 0
 
     async def parse(self, data: bytes = b"") -> None:
         """Read ``data``, which goes on where the last call's ended."""
         self.bytes_read += len(data)
-        if self.state == AWAITING_CONTROL_LINE:  # else the rest of a payload comes first
-            if self.buf:
-                data = bytes(self.buf) + data
-                self.buf.clear()
-            data = data[self._take(data) :]
-        await super().parse(data)
+        if self.state == AWAITING_CONTROL_LINE and self.buf:
+            self.buf += data
+            if len(self.buf) < self._awaited:
+                return
+            data = bytes(self.buf)
+            self.buf.clear()
+        at = 0
+        while at < len(data):
+            if self.state == AWAITING_CONTROL_LINE:
+                at, self._awaited = self._take(data, at)
+                if self._awaited:
+                    self.buf += data[at:]
+                    return
+                # One line for nats-py, or what there is of it.
+                line_end = data.find(CRLF, at)
+                end = len(data) if line_end < 0 else line_end + len(CRLF)
+            else:  # it awaits the payload of a message with headers
+                end = at + self.needed + len(CRLF) - len(self.buf)
+            await super().parse(data[at:end])
+            at = end
 
-    def _take(self, data: bytes) -> int:
-        """Hand over the whole messages that ``data`` begins with, and return where they end."""
-        at, size = 0, len(data)
-        while (line := _MESSAGE(data, at)) is not None:
-            subject, sid, reply, payload_bytes = line.groups(b"")
-            start = line.end()
-            end = start + int(payload_bytes)
-            if end + 2 > size:
+    def _take(self, data: bytes, at: int) -> tuple[int, int]:
+        """
+        Hand over the whole messages that ``data`` has from ``at`` on.
+
+        Returns:
+            Where they end, and how many bytes the message that follows has if it is not whole, or 0.
+        """
+        size = len(data)
+        while data.startswith(b"MSG ", at) and (line_end := data.find(CRLF, at)) >= 0:
+            words = data[at:line_end].split(b" ")
+            if not 4 <= len(words) <= 5:  # noqa: PLR2004 -- the reply's address may be missing
                 break
-            self._on_message(int(sid), subject, reply, b"", data[start:end])
-            at = end + 2
-        return at
+            subject, sid, length = words[1], words[2], words[-1]
+            if not (subject and sid.isdigit() and length.isdigit() and len(sid) <= MAX_DIGITS >= len(length)):
+                break
+            start = line_end + len(CRLF)
+            end = start + int(length)
+            if end + len(CRLF) > size:
+                return at, end + len(CRLF) - at
+            self._on_message(int(sid), subject, words[3] if len(words) > 4 else b"", b"", data[start:end])  # noqa: PLR2004
+            at = end + len(CRLF)
+        return at, 0

@@ -25,6 +25,9 @@ class Rights:
         subjects: This peer's.
         failed: Gets the token of a message that the server did not let pass, and why.
         logger: Told of what nobody waits for.
+
+    Attributes:
+        proved: The shards to which messages certainly pass.
     """
 
     def __init__(self, subjects: Subjects, failed: Callable[[int, ClstrError], None], logger: logging.Logger) -> None:
@@ -33,7 +36,7 @@ class Rights:
         self._logger = logger
         self._clock = asyncio.get_running_loop().time
         self._denied: set[str] = set()  # subscriptions, our own
-        self._proved: set[int] = set()
+        self.proved: set[int] = set()
         self._on_their_way: dict[int, int] = {}  # the shard of each message that no fence has passed, by token
         self._unfenced: list[int] = []
         self._refused_answers = 0
@@ -42,7 +45,7 @@ class Rights:
     def forget(self) -> None:
         """Start again: another connection may have other rights."""
         self._denied.clear()
-        self._proved.clear()
+        self.proved.clear()
         self._on_their_way.clear()
         self._unfenced.clear()
 
@@ -64,7 +67,7 @@ class Rights:
             self._log_refused_answers()
 
     def _deny_publish(self, shard: int) -> None:
-        self._proved.discard(shard)  # there was a right, and it was taken away
+        self.proved.discard(shard)  # there was a right, and it was taken away
         for token in [token for token, each in self._on_their_way.items() if each == shard]:
             del self._on_their_way[token]
             error = AccessDeniedError(
@@ -84,10 +87,9 @@ class Rights:
         return subject.lower() not in self._denied
 
     def sending(self, shard: int, token: int) -> None:
-        """Note that ``token`` is about to go to ``shard``."""
-        if shard not in self._proved:
-            self._on_their_way[token] = shard
-            self._unfenced.append(token)
+        """Note that ``token`` is about to go to ``shard``, which is not proved."""
+        self._on_their_way[token] = shard
+        self._unfenced.append(token)
 
     def unfenced(self) -> list[int]:
         """Return the messages that were sent since this was last asked and need a fence, which is up to who asks."""
@@ -101,4 +103,4 @@ class Rights:
 
     def prove(self, shard: int) -> None:
         """Note that a message to ``shard`` was answered."""
-        self._proved.add(shard)
+        self.proved.add(shard)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import secrets
 
@@ -13,7 +14,8 @@ QUEUE: str = "clstr"
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 _INBOX = re.compile(r"_INBOX[A-Za-z0-9_-]*", re.ASCII)
-_REPLY_TO = re.compile(r"_INBOX[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+", re.ASCII)
+_REPLY_PREFIX = re.compile(r"_INBOX[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 _MAX_LENGTH = 256
 
 
@@ -43,7 +45,13 @@ def check_inbox_prefix(prefix: str) -> str:
 
 def is_inbox(address: str) -> bool:
     """Tell whether a stranger's ``reply_to`` names an inbox, and nothing else."""
-    return len(address) <= _MAX_LENGTH and _REPLY_TO.fullmatch(address) is not None
+    prefix, _, name = address.rpartition(".")
+    return len(address) <= _MAX_LENGTH and _NAME.fullmatch(name) is not None and _is_reply_prefix(prefix)
+
+
+@functools.lru_cache(maxsize=256)  # a peer's answers have one prefix
+def _is_reply_prefix(prefix: str) -> bool:
+    return _REPLY_PREFIX.fullmatch(prefix) is not None
 
 
 class Subjects:

@@ -49,8 +49,8 @@ class Connection:
         self._end: str | None = None
 
     def request(self, token: int, shard: int, body: bytes, *, oneway: bool) -> None:
-        """Send a request at the end of the tick; if that fails, the engine is told that it did not run."""
-        self._out.add(Item(encode_request(token, shard, body), token, oneway))
+        """Send a request in this tick; if that fails, the engine is told that it did not run."""
+        self._out.stream(Item(encode_request(token, shard, body), token, oneway))
 
     def say(self, message: Hello | Control) -> None:
         """Say something that must not be lost as long as the connection lives."""

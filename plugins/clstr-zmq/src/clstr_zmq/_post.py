@@ -34,11 +34,11 @@ class Post:
 
     def say(self, route: bytes, message: Control | Refused) -> None:
         """Say something that must not be lost as long as the connection lives, unless it is a refusal."""
-        self._add(route, encode(message))
+        self._batch(route).add(encode(message))
 
     def answer(self, route: bytes, token: int, body: bytes) -> None:
-        """Answer a request; if there is no room at the end of the tick, that is dropped and counted."""
-        self._add(route, encode_answer(token, body))
+        """Answer a request in this tick; if there is no room, the answer is dropped and counted."""
+        self._batch(route).stream(encode_answer(token, body))
 
     def retry(self) -> None:
         """Write what found no room."""
@@ -50,11 +50,11 @@ class Post:
         """The connection is closed, or of no interest any more."""
         self._late.pop(route, None)
 
-    def _add(self, route: bytes, frame: bytes) -> None:
+    def _batch(self, route: bytes) -> Batcher[bytes]:
         batch = self._out.get(route)
         if batch is None:
             batch = self._out[route] = Batcher(self._loop, partial(self._write, route))
-        batch.add(frame)
+        return batch
 
     def _write(self, route: bytes, frames: list[bytes]) -> None:
         del self._out[route]

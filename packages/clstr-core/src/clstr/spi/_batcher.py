@@ -9,6 +9,8 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
+MANY = 64  # items
+
 
 class Batcher(Generic[T]):
     """
@@ -16,7 +18,7 @@ class Batcher(Generic[T]):
 
     Args:
         loop: The loop whose ticks count.
-        write: Gets the items in order. It runs as a loop callback and must not raise.
+        write: Gets the items in order. It runs as a loop callback, or inside of `stream`, and must not raise.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, write: Callable[[list[T]], None]) -> None:
@@ -25,11 +27,24 @@ class Batcher(Generic[T]):
         self._write = write
         self._items: list[T] = []
 
-    def add(self, *items: T) -> None:
-        """Write ``items`` with the others of this tick."""
+    def add(self, item: T) -> None:
+        """Write ``item`` with the others of this tick."""
         if not self._items:
             self._loop.call_soon(self.flush, context=self._context)
-        self._items += items
+        self._items.append(item)
+
+    def stream(self, item: T) -> None:
+        """
+        Write ``item`` with the others of this tick, and these now if they are many.
+
+        So the other side works on the first while more are made here: with many callers both would wait in turn. Not
+        for a ``write`` that hands the items to somebody in this process, who would run inside of this call.
+        """
+        if not self._items:
+            self._loop.call_soon(self.flush, context=self._context)
+        self._items.append(item)
+        if len(self._items) >= MANY:
+            self.flush()
 
     def flush(self) -> None:
         """Write what is there now."""

@@ -72,6 +72,8 @@ class Delivery(Current):
         self,
         envelope: Envelope,
         *,
+        depth: int,
+        chain: tuple[str, ...],
         dispatcher: Dispatcher,
         subscription: EngineSubscription,
         codec: Codec,
@@ -79,10 +81,12 @@ class Delivery(Current):
         oneway: bool,
         size: int,
         deadline: float,
-        depth: int,
-        chain: tuple[str, ...],
     ) -> None:
-        super().__init__(envelope, depth, chain)
+        self.envelope = envelope  # and not by way of `Current`: this is made for each message
+        self.depth = depth
+        self.chain = chain
+        self.ended = False
+        self.name = None
         self.dispatcher = dispatcher
         self.subscription = subscription
         self.codec = codec

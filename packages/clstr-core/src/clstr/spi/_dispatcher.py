@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
 
 from clstr._context import set_current
 from clstr._envelope import Envelope
@@ -79,10 +81,11 @@ class Dispatcher:
     def admit(self, delivery: Delivery) -> None:
         """Start the message, or let it wait, or refuse it. Never blocks."""
         queue = self._queue_of(delivery)
-        limits = self._limits
         if not queue and self._has_slot(delivery):
             self._start(delivery)
-        elif len(queue) >= limits.max_queue or self._suspended >= self._max_suspended:
+            return
+        limits = self._limits
+        if len(queue) >= limits.max_queue or self._suspended >= self._max_suspended:
             self._answers.refuse(delivery, OverloadedError("max_queue", limits.max_queue))
         elif self._held_bytes[delivery.depth > 0] + delivery.size > limits.max_queue_bytes:
             self._answers.refuse(delivery, OverloadedError("max_queue_bytes", limits.max_queue_bytes))
@@ -110,27 +113,38 @@ class Dispatcher:
     def _dequeue(self, queue: _Queue, delivery: Delivery) -> None:
         del queue[delivery]
         self._held_bytes[delivery.depth > 0] -= delivery.size
-        self._deadlines.discard(delivery.tick, delivery)
+        if delivery.tick:
+            self._deadlines.discard(delivery.tick, delivery)
+            delivery.tick = 0
 
     def _start(self, delivery: Delivery) -> None:
         now = self._loop.time()
         delivery.timeout = min(self._limits.handler_timeout, delivery.deadline - now)
         delivery.deadline = now + delivery.timeout
-        delivery.tick = self._deadlines.add(delivery.deadline, delivery)
         self._active += 1
         self._outer_running += not delivery.depth
         self._running.add(delivery)
         running = self._run(delivery)
         try:
-            task = self._loop.create_task(running, context=self._context.copy())
+            task = self._new_task(running)
         except Exception as error:  # noqa: BLE001 -- a task factory is user code; whatever it raises, the slot comes back
             running.close()
             self._answers.handler_raised(delivery, error)
             self._loop.call_soon(self.end, delivery)
-        else:
-            delivery.task = task
-            if not delivery.begun:  # cancelled before its first step, the task would end without a word
-                task.add_done_callback(delivery.ended_by)
+            return
+        if delivery.ended:  # already: its handler never waited
+            return
+        delivery.tick = self._deadlines.add(delivery.deadline, delivery)
+        delivery.task = task
+        if not delivery.begun:  # cancelled before its first step, the task would end without a word
+            task.add_done_callback(delivery.ended_by)
+
+    def _new_task(self, running: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Begin at once if that can be: most handlers never wait, and then the loop has nothing to do for them."""
+        context = self._context.copy()
+        if sys.version_info >= (3, 12) and self._loop.get_task_factory() is None:
+            return asyncio.Task(running, loop=self._loop, context=context, eager_start=True)
+        return self._loop.create_task(running, context=context)
 
     async def _run(self, delivery: Delivery) -> None:
         delivery.begun = True
@@ -142,10 +156,11 @@ class Dispatcher:
             if not hasattr(answer, "__await__"):
                 raise TypeError("the handler is not async: write `async def`")
             result = await answer
-        except BaseException as error:  # cancellation included: this task ends here, and its sender is told why
+        except BaseException as error:  # noqa: BLE001 -- this task ends here, and its sender is told why
             self._answers.handler_raised(delivery, error)
             if not isinstance(error, (Exception, asyncio.CancelledError)):
-                raise
+                # The program is to stop; the link that may have called this is not to break on the way.
+                self._loop.call_soon(_raise, error)
         else:
             self._answers.handler_returned(delivery, result)
         finally:  # the task's last step; a done callback would cost another turn of the loop for each message
@@ -161,12 +176,14 @@ class Dispatcher:
             self._active -= 1
         self._outer_running -= not delivery.depth and not delivery.parked
         self._running.discard(delivery)
-        self._deadlines.discard(delivery.tick, delivery)
+        if delivery.tick:
+            self._deadlines.discard(delivery.tick, delivery)
         if not delivery.answered:  # cancelled before its first step
             self._answers.handler_raised(delivery, asyncio.CancelledError())
         delivery.task = None  # its context holds this delivery: a cycle
         delivery.envelope = NOTHING  # tasks that the handler left behind keep this delivery, but need not its payload
-        self._wake()
+        if self._outer or self._nested:
+            self._wake()
         if self._settlers:
             self._wake_settlers()
 
@@ -326,6 +343,10 @@ class Dispatcher:
         for changed in self._settlers:
             if not changed.done():
                 changed.set_result(None)
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def expired(delivery: Delivery) -> EnvelopeExpiredError:

@@ -7,6 +7,8 @@ import itertools
 import secrets
 from dataclasses import dataclass
 
+import msgspec
+
 from clstr._limits import Limits
 from clstr.errors import ClstrError, OverloadedError, RequestTimeoutError
 from clstr.spi._deadlines import Deadlines
@@ -25,7 +27,7 @@ class AskAgain:
 Outcome = bytes | ClstrError | AskAgain
 
 
-class Pending:
+class Pending(msgspec.Struct, eq=False):
     """
     One request in flight.
 
@@ -36,26 +38,14 @@ class Pending:
         route: Where it went, once it was sent.
     """
 
-    __slots__ = ("outcome", "route", "shard", "size", "tick", "timeout", "token", "was_sent")
-
     token: int
     outcome: asyncio.Future[Outcome]
     shard: int
     size: int
     timeout: float
-    route: Route
-    tick: int
-    was_sent: bool
-
-    def __init__(self, token: int, outcome: asyncio.Future[Outcome], shard: int, size: int, timeout: float) -> None:
-        self.token = token
-        self.outcome = outcome
-        self.shard = shard
-        self.size = size
-        self.timeout = timeout
-        self.route = None
-        self.tick = 0
-        self.was_sent = False
+    route: Route = None
+    tick: int = 0
+    was_sent: bool = False
 
     def resolve(self, outcome: Outcome) -> bool:
         """Set the outcome, unless there is one: answered, expired or cancelled in the same tick."""

@@ -36,7 +36,8 @@ class Receiver:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
         self._engine = engine
-        self._loop = loop
+        self._link = engine.link
+        self._clock = loop.time
         self._logger = logger
         maximum = engine.limits.max_payload_bytes
         self._max_payload_bytes = maximum
@@ -60,29 +61,32 @@ class Receiver:
             self.garbage(str(error))
             self._engine.answers.refuse_unread(codec, to, error)
             return
-        to = self._engine.link.reply_address(to, frame.reply_to)
+        engine = self._engine
+        to = self._link.reply_address(to, frame.reply_to)
         try:
             envelope = self._check(frame, shard)
-            subscription = self._engine.holders.pick(shard)
+            subscription = engine.holders.pick(shard)
             if subscription is None:
                 raise NotOwnerError(shard)
-            if self._engine.is_closing:
+            if engine.is_closing:
                 raise DrainingError(shard)
         except ClstrError as error:
             self._refuse(frame, codec, to, error)
             return
-        self._engine.dispatcher.admit(
+        deadline = self._clock() + frame.ttl_ms / 1000 if frame.ttl_ms else math.inf
+        dispatcher, chain = engine.dispatcher, tuple(frame.chain)
+        dispatcher.admit(
             Delivery(
                 envelope,
-                dispatcher=self._engine.dispatcher,
+                depth=frame.depth,
+                chain=chain,
+                dispatcher=dispatcher,
                 subscription=subscription,
                 codec=codec,
                 to=to,
                 oneway=frame.oneway,
                 size=len(body),
-                deadline=self._loop.time() + frame.ttl_ms / 1000 if frame.ttl_ms else math.inf,
-                depth=frame.depth,
-                chain=tuple(frame.chain),
+                deadline=deadline,
             )
         )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -13,6 +12,7 @@ import msgspec
 from clstr._chain import extend
 from clstr._context import Current, current
 from clstr._envelope import Envelope
+from clstr._limits import check_seconds
 from clstr._wire import PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
@@ -23,7 +23,7 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
-from clstr.spi._pending import AskAgain, Outcome, Pending
+from clstr.spi._pending import AskAgain, Pending
 
 if TYPE_CHECKING:
     from clstr.spi._engine import Engine
@@ -33,14 +33,15 @@ if TYPE_CHECKING:
 PAUSES = (0.0, 0.01, 0.05)
 
 
-class _Call(msgspec.Struct, kw_only=True):
+class _Call(msgspec.Struct):
     """
     One request or notify, over all its attempts.
 
     Attributes:
-        has_asked: Whether it was sent again because the link asked for that.
-        expires: When a node may no longer run it: loop time, infinite without a TTL.
         deadline: When the caller stops waiting: loop time.
+        expires: When a node may no longer run it: loop time, infinite without a TTL.
+        refusals: How many times it reached somebody who does not own its shard.
+        has_asked: Whether it was sent again because the link asked for that.
     """
 
     envelope: Envelope
@@ -50,6 +51,7 @@ class _Call(msgspec.Struct, kw_only=True):
     oneway: bool
     depth: int
     chain: list[str]
+    refusals: int = 0
     has_asked: bool = False
 
 
@@ -58,77 +60,72 @@ class Sender:
 
     def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, codec: Codec) -> None:
         self._engine = engine
-        self._loop = loop
+        self._pending = engine.pending
+        self._clock = loop.time
         self._codec = codec
+        self.max_payload_bytes: int = 0
 
-    def request(self, envelope: Envelope, timeout: float) -> Awaitable[bytes]:
-        """Check ``envelope``; once awaited, send it and wait for the reply."""
-        inside = current()
-        call = self._new_call(envelope, timeout, inside, oneway=False)
-        return self._exchange(call) if inside is None else self._exchange_inside(inside, call)
+    async def exchange(self, envelope: Envelope, timeout: float, *, oneway: bool) -> bytes:
+        """
+        Send ``envelope`` and wait for the reply, or, if it is ``oneway``, until it is on its way (T12).
 
-    async def _exchange_inside(self, inside: Current, call: _Call) -> bytes:
-        """Lend the slot of the handler meanwhile (T6)."""
-        inside.lend()
+        Attempt until there is an outcome: again only after what proves that the last attempt did not run.
+        """
+        self._engine.check_usable()
+        # A notify has no depth and no chain: nobody waits for it, so it can neither deadlock nor close a cycle.
+        inside = None if oneway else current()
+        now = self._clock()
+        call = self._new_call(envelope, check_seconds("timeout", timeout), now, inside, oneway=oneway)
+        if inside is not None:
+            inside.lend()  # the slot of the handler, meanwhile (T6)
         try:
-            return await self._exchange(call)
+            while True:
+                pending = self._pending.open(envelope.shard, len(envelope.data), call.deadline, timeout)
+                try:
+                    if not self._engine.state.is_up:
+                        now = await self._wait_up(call)
+                    try:
+                        self._send(call, pending, now)
+                    except TransportUnavailableError as no_way:
+                        await self._send_later(call, pending, no_way)
+                    outcome = await pending.outcome
+                finally:
+                    self._pending.close(pending)
+                if isinstance(outcome, bytes):
+                    return outcome
+                error, pause = self._read(outcome, call, pending)
+                if pause is None or self._clock() + pause >= call.deadline:
+                    try:
+                        raise error
+                    finally:
+                        # They know this frame: the cycle would keep the payload until it is collected.
+                        del error, outcome, pending
+                self._engine.stats.rerouted += 1
+                await asyncio.sleep(pause)
+                now = self._clock()
         finally:
-            inside.reclaim()
+            if inside is not None:
+                inside.reclaim()
 
-    async def notify(self, envelope: Envelope, timeout: float) -> None:
-        """Send and wait until the message is on its way (T12)."""
-        # No depth and no chain: nobody waits for it, so it can neither deadlock nor close a cycle.
-        await self._exchange(self._new_call(envelope, timeout, None, oneway=True))
-
-    def _new_call(self, envelope: Envelope, timeout: float, inside: Current | None, *, oneway: bool) -> _Call:
+    def _new_call(
+        self, envelope: Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
+    ) -> _Call:
         envelope.validate()
-        size, maximum = len(envelope.data), self._engine.max_payload_bytes
+        size, maximum = len(envelope.data), self.max_payload_bytes
         if size > maximum:
             raise PayloadTooLargeError(size, maximum)
-        now = self._loop.time()
-        ttl = envelope.ttl()
-        return _Call(
-            envelope=envelope,
-            timeout=timeout,
-            deadline=now + timeout,
-            expires=math.inf if ttl is None else now + ttl,
-            oneway=oneway,
-            depth=0 if inside is None else inside.depth + 1,
-            chain=[] if inside is None else extend(inside.chain, inside.name or inside.envelope.key),
-        )
+        ttl = envelope.ttl() if envelope.ttl_ms else None
+        expires = math.inf if ttl is None else now + ttl
+        if inside is None:
+            return _Call(envelope, timeout, now + timeout, expires, oneway, 0, [])
+        chain = extend(inside.chain, inside.name or inside.envelope.key)
+        return _Call(envelope, timeout, now + timeout, expires, oneway, inside.depth + 1, chain)
 
-    async def _exchange(self, call: _Call) -> bytes:
-        """Attempt until there is an outcome: again only after what proves that the last attempt did not run."""
-        pauses = iter(PAUSES)
-        while True:
-            outcome = await self._attempt(call)
-            if isinstance(outcome, bytes):
-                return outcome
-            error, pause = _read(outcome, call, pauses)
-            if pause is None or self._loop.time() + pause >= call.deadline:
-                try:
-                    raise error
-                finally:
-                    del error, outcome  # they know this frame: the cycle would keep the payload until it is collected
-            self._engine.stats.rerouted += 1
-            await asyncio.sleep(pause)
-
-    async def _attempt(self, call: _Call) -> Outcome:
-        envelope, state = call.envelope, self._engine.state
-        pending = self._engine.pending.open(envelope.shard, len(envelope.data), call.deadline, call.timeout)
-        try:
-            if not state.is_up and not await state.wait_up(call.deadline):
-                raise RequestTimeoutError(envelope.shard, call.timeout, maybe_executed=False)
-            try:
-                self._send(call, pending)
-            except TransportUnavailableError as error:
-                await self._send_later(call, pending, error)
-            outcome = await pending.outcome
-            if isinstance(outcome, NotOwnerError | DrainingError):
-                self._engine.link.misrouted(envelope.shard, pending.route)
-            return outcome
-        finally:
-            self._engine.pending.close(pending)
+    async def _wait_up(self, call: _Call) -> float:
+        """Wait for a lost link, and return when it came back."""
+        if not await self._engine.state.wait_up(call.deadline):
+            raise RequestTimeoutError(call.envelope.shard, call.timeout, maybe_executed=False)
+        return self._clock()
 
     async def _send_later(self, call: _Call, pending: Pending, error: TransportUnavailableError) -> None:
         """
@@ -142,7 +139,7 @@ class Sender:
             if not state.is_up and not await state.wait_up(call.deadline, give_up):
                 break
             try:
-                self._send(call, pending)
+                self._send(call, pending, self._clock())
                 return
             except TransportUnavailableError as again:
                 error = again
@@ -153,11 +150,25 @@ class Sender:
         finally:
             del error  # it knows this frame: the cycle would keep the payload until it is collected
 
-    def _send(self, call: _Call, pending: Pending) -> None:
-        link, shard = self._engine.link, call.envelope.shard
-        body = self._encode(call, link.reply_to(shard, pending.token))
+    def _send(self, call: _Call, pending: Pending, now: float) -> None:
+        envelope, link = call.envelope, self._engine.link
+        shard = envelope.shard
+        frame = self._codec.new_request(
+            shard,
+            envelope.type,
+            envelope.data,
+            link.reply_to(shard, pending.token),
+            envelope.headers,
+            self._ttl_ms(call, now),
+            envelope.created_at_ms or time.time_ns() // 1_000_000,
+            PROTOCOL_VERSION,
+            call.oneway,
+            call.depth,
+            call.chain,
+        )
+        body = self._codec.encode(frame)
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
-            size = len(call.envelope.data)  # with large headers, or on a broker that carries less since a reconnect
+            size = len(envelope.data)  # with large headers, or on a broker that carries less since a reconnect
             raise PayloadTooLargeError(size, max(0, size - (len(body) - link.max_message_bytes)))
         pending.was_sent = True  # before the link has it: an answer may come from inside of `send`
         try:
@@ -168,41 +179,24 @@ class Sender:
         if pending.route is None:
             pending.route = route
 
-    def _encode(self, call: _Call, reply_to: str) -> bytes:
-        envelope = call.envelope
-        frame = self._codec.new_request(
-            envelope.shard,
-            envelope.type,
-            envelope.data,
-            reply_to,
-            envelope.headers,
-            self._ttl_ms(call),
-            envelope.created_at_ms or time.time_ns() // 1_000_000,
-            PROTOCOL_VERSION,
-            call.oneway,
-            call.depth,
-            call.chain,
-        )
-        return self._codec.encode(frame)
+    def _read(self, outcome: ClstrError | AskAgain, call: _Call, pending: Pending) -> tuple[ClstrError, float | None]:
+        """Return the error, and the seconds after which the message may be sent again, or ``None`` if it may not be."""
+        if isinstance(outcome, AskAgain):
+            may_ask, call.has_asked = not call.has_asked, True
+            return outcome.error, outcome.delay if may_ask else None
+        if isinstance(outcome, NotOwnerError | DrainingError):
+            self._engine.link.misrouted(call.envelope.shard, pending.route)
+        if isinstance(outcome, NotOwnerError) and not outcome.maybe_executed and call.refusals < len(PAUSES):
+            call.refusals += 1
+            return outcome, PAUSES[call.refusals - 1]
+        return outcome, None
 
-    def _ttl_ms(self, call: _Call) -> int:
+    def _ttl_ms(self, call: _Call, now: float) -> int:
         """Return what is left of the TTL at this send; for a request the caller's own deadline counts too (T8)."""
-        now = self._loop.time()
         if call.expires <= now:
-            ttl = call.envelope.ttl_ms / 1000
-            raise EnvelopeExpiredError(call.envelope.shard, ttl)
+            raise EnvelopeExpiredError(call.envelope.shard, call.envelope.ttl_ms / 1000)
         if call.deadline <= now:
             raise RequestTimeoutError(call.envelope.shard, call.timeout, maybe_executed=False)
         until = call.expires if call.oneway else min(call.expires, call.deadline)
         # At least 1: 0 would be no TTL at all.
         return 0 if until == math.inf else max(1, int((until - now) * 1000))
-
-
-def _read(outcome: ClstrError | AskAgain, call: _Call, pauses: Iterator[float]) -> tuple[ClstrError, float | None]:
-    """Return the error, and the seconds after which the message may be sent again, or ``None`` if it may not be."""
-    if isinstance(outcome, AskAgain):
-        may_ask, call.has_asked = not call.has_asked, True
-        return outcome.error, outcome.delay if may_ask else None
-    if isinstance(outcome, NotOwnerError) and not outcome.maybe_executed:
-        return outcome, next(pauses, None)
-    return outcome, None
