@@ -22,14 +22,10 @@ Serve = Callable[[Handler], None]
 Handling = Callable[..., AbstractContextManager[Current]]
 
 
-class FakeCurrent(Current):
+class FakeCurrent(Current, kw_only=True):
     """The message being handled, with as much time left as the test says."""
 
-    __slots__ = ("left",)
-
-    def __init__(self, envelope: Envelope, left: float) -> None:
-        super().__init__(envelope, 0, ())
-        self.left = left
+    left: float
 
     def time_left(self) -> float:
         return self.left
@@ -46,7 +42,7 @@ def handle(
     *, headers: Mapping[str, str] | None = None, left: float = 30.0, envelope: Envelope | None = None
 ) -> Iterator[Current]:
     """Be inside a handler."""
-    current = FakeCurrent(envelope or Envelope(shard=0, type="Outer", headers=headers or {}), left)
+    current = FakeCurrent(envelope=envelope or Envelope(shard=0, type="Outer", headers=headers or {}), left=left)
     set_current(current)
     try:
         yield current

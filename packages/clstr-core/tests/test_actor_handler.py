@@ -113,11 +113,7 @@ class Worker(Actor):
 class Asking(Current):
     """A message whose handler awaits the answer to a request, or does not."""
 
-    __slots__ = ("asks",)
-
-    def __init__(self, envelope: Envelope) -> None:
-        super().__init__(envelope, 0, ())
-        self.asks = True
+    asks: bool = True
 
     @property
     def is_waiting(self) -> bool:
@@ -165,7 +161,7 @@ def ask(
     handler: ActorHandler, key: str, name: str, *chain: str, asks: bool = True, type_: str = "Do"
 ) -> tuple[Answer, Asking]:
     """Send a message that came over ``chain``, and whose handler awaits the answer to a request if it ``asks``."""
-    inside = Asking(message(key, name, type_))
+    inside = Asking(envelope=message(key, name, type_))
     inside.chain, inside.asks = chain, asks
 
     async def call() -> bytes | None:
@@ -1148,7 +1144,7 @@ async def test_who_waits_for_room_parks(world: World, handling: Handling) -> Non
             calls.append("unpark")
 
     async def call() -> bytes | None:
-        set_current(Parking(message("b")))
+        set_current(Parking(envelope=message("b")))
         return await handler(message("b"))
 
     answer = asyncio.create_task(call())

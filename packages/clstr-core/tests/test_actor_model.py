@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
         )
 
         async def call() -> bytes | None:
-            set_current(Handled(envelope, 0, ()))
+            set_current(Handled(envelope=envelope))
             return await self.handler(envelope)
 
         async def begin() -> None:

@@ -35,7 +35,7 @@ def test_a_message_holds_its_depth_and_chain() -> None:
         def lend(self) -> None: ...
         def reclaim(self) -> None: ...
 
-    message = Nested(Envelope(shard=3, type="Get"), 2, ("a", "b"))
+    message = Nested(envelope=Envelope(shard=3, type="Get"), depth=2, chain=("a", "b"))
     assert (message.depth, message.chain) == (2, ("a", "b"))
 
 

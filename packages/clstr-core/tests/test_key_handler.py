@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any
 
+import msgspec
 import pytest
 
 import clstr_testing
@@ -596,11 +597,7 @@ async def test_after_aclose_messages_are_refused(run_handler: Run, maker: Maker)
 
 async def test_a_message_lends_its_slot_while_its_handler_is_made(maker: Maker) -> None:
     class Counting(Current):
-        __slots__ = ("lent",)
-
-        def __init__(self) -> None:
-            super().__init__(keyed("a"), 0, ())
-            self.lent: list[int] = []
+        lent: list[int] = msgspec.field(default_factory=list)
 
         def time_left(self) -> float:
             return 1.0
@@ -613,7 +610,7 @@ async def test_a_message_lends_its_slot_while_its_handler_is_made(maker: Maker) 
 
     maker.gate.clear()
     handler = KeyHandler(maker)
-    inside = [Counting(), Counting()]
+    inside = [Counting(envelope=keyed("a")), Counting(envelope=keyed("a"))]
     tasks = []
     for each in inside:
         set_current(each)

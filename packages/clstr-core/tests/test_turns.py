@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from clstr._context import Current, set_current
@@ -42,11 +43,8 @@ class Queue:
 class Parking(Current):
     """A message that records when it lends its slot."""
 
-    __slots__ = ("calls",)
-
-    def __init__(self) -> None:
-        super().__init__(Envelope(shard=0, type="t"), 0, ())
-        self.calls: list[str] = []
+    envelope: Envelope = Envelope(shard=0, type="t")
+    calls: list[str] = msgspec.field(default_factory=list)
 
     def time_left(self) -> float:
         return 1.0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from contextvars import ContextVar
 from typing import TypeVar
+
+import msgspec
 
 from clstr._envelope import Envelope
 from clstr.errors import ClstrError
@@ -12,7 +13,7 @@ from clstr.errors import ClstrError
 E = TypeVar("E", bound=ClstrError)
 
 
-class Current(ABC):
+class Current(msgspec.Struct, eq=False, kw_only=True):
     """
     The message that the current task handles.
 
@@ -24,37 +25,30 @@ class Current(ABC):
         ended: Whether its handler has ended; tasks that it left behind no longer act for it.
     """
 
-    __slots__ = ("chain", "depth", "ended", "envelope", "name")
-
     envelope: Envelope
-    depth: int
-    chain: tuple[str, ...]
-    ended: bool
-    name: str | None
+    depth: int = 0
+    chain: tuple[str, ...] = ()
+    ended: bool = False
+    name: str | None = None
 
-    def __init__(self, envelope: Envelope, depth: int, chain: tuple[str, ...]) -> None:
-        self.envelope = envelope
-        self.depth = depth
-        self.chain = chain
-        self.ended = False
-        self.name = None
+    __repr__ = object.__repr__  # not that of a struct: payloads are no text for logs
 
     @property
     def is_waiting(self) -> bool:
         """Whether the handler awaits the answer to a request of its own."""
         return False
 
-    @abstractmethod
     def time_left(self) -> float:
         """Return the seconds until the handler is cancelled, at least 0."""
+        raise NotImplementedError
 
-    @abstractmethod
     def lend(self) -> None:
         """Give the slot to others while the handler only waits (T6). Calls nest; each needs its `reclaim`."""
+        raise NotImplementedError
 
-    @abstractmethod
     def reclaim(self) -> None:
         """Take the slot back, without waiting for it."""
+        raise NotImplementedError
 
     def park(self) -> None:
         """Give the slot to others while the handler waits for its turn at a key, which no request of its own ends."""

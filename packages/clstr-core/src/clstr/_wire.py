@@ -119,9 +119,12 @@ _packed_request = msgspec.msgpack.Decoder(_PackedRequest).decode
 _packed_reply = msgspec.msgpack.Decoder(_PackedReply).decode
 
 
+_JSON_BEGINS = frozenset(b"{ \n\r\t")
+
+
 def sniff(body: Buffer) -> Codec:
     """Tell which codec wrote ``body``: JSON begins with a brace or white space, our msgpack with an array."""
-    return JSON if body[:1] in (b"{", b" ", b"\n", b"\r", b"\t") else MSGPACK
+    return JSON if body and body[0] in _JSON_BEGINS else MSGPACK
 
 
 def decode_request(body: Buffer, codec: Codec) -> RequestFrame:
@@ -147,7 +150,7 @@ def decode_reply(body: Buffer) -> ReplyFrame:
         InvalidReplyError: It is not a reply.
     """
     try:
-        return _json_reply(body) if sniff(body) is JSON else _packed_reply(body)
+        return _json_reply(body) if body and body[0] in _JSON_BEGINS else _packed_reply(body)
     except DECODE_ERRORS as error:
         raise InvalidReplyError(f"the reply cannot be decoded: {error}") from error
 

@@ -7,7 +7,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from functools import partial
-from typing import cast
+from typing import Any
 
 import redis.exceptions
 
@@ -53,6 +53,7 @@ class RedisLink(Link):
         self._owners = Owners(self._loop.time, heartbeat * LEASE_HEARTBEATS)
         self._out = Batcher[Item](self._loop, self._write)
         self._out_bytes = 0
+        self._unsent_bytes = 0  # by the socket, after the last write
         self._turn = 0
 
     async def open(self, sink: Sink) -> None:
@@ -105,7 +106,7 @@ class RedisLink(Link):
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the owner that is known, or let the script find one."""
         connection = self._session.usable()
-        if self._out_bytes + connection.unsent_bytes + len(body) > MAX_UNSENT_BYTES:
+        if self._is_full(connection, len(body)):
             raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
         # For a notify the script looks each time: one that had let go of the shard would refuse it, and tell nobody.
         inbox = b"" if oneway else self._owners.get(shard)
@@ -116,18 +117,27 @@ class RedisLink(Link):
         """Forget an owner that is none any more."""
         self._owners.forget(shard, route)
 
-    def reply(self, to: object, body: bytes) -> bool:
+    def reply(self, to: Any, body: bytes) -> bool:
         """Publish to the inbox of who asked."""
         connection = self._session.connection
-        if connection is None or connection.unsent_bytes + self._out_bytes > MAX_UNSENT_BYTES:
+        if connection is None or self._is_full(connection):
             return False
-        inbox, token = cast("tuple[bytes, int]", to)
+        inbox, token = to
         self._add(Item(frames.answer(token, body), inbox))
         return True
 
+    def _is_full(self, connection: Connection, more_bytes: int = 0) -> bool:
+        """Tell whether the socket has so much to send that ``more_bytes`` would only wait for it."""
+        # What it had after the last write is what it has now, or more: it is asked only if that is too much.
+        room = MAX_UNSENT_BYTES - self._out_bytes - more_bytes
+        return self._unsent_bytes > room and connection.unsent_bytes > room
+
     def _add(self, item: Item) -> None:
         self._out_bytes += len(item.frame)
-        self._out.add(item)
+        if item.inbox:
+            self._out.stream(item)
+        else:  # a script for each shard: the fewer, the more messages it is for
+            self._out.add(item)
 
     def _write(self, items: list[Item]) -> None:
         """Send what one tick has to say: a message for each known peer, a script for each other shard."""
@@ -137,6 +147,7 @@ class RedisLink(Link):
             self._sink.dropped(sum(item.token is None for item in items))
             return
         connection.send([self._command(connection, batch) for batch in batches(items)])
+        self._unsent_bytes = connection.unsent_bytes
 
     def _command(self, connection: Connection, batch: list[Item]) -> tuple[Reply, Command]:
         message = frames.join(connection.inbox, [item.frame for item in batch])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clstr.spi import Batcher, Sink
 
 
-@dataclass(frozen=True, slots=True)
-class ToHere:
+class ToHere(NamedTuple):
     """Where the answer to one's own request goes."""
 
     token: int

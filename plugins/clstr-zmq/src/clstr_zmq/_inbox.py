@@ -6,9 +6,8 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import zmq
 
@@ -44,8 +43,7 @@ PROBE_BYTES = 1024 * 1024
 MAX_UNREAD_BYTES = 32 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class To:
+class To(NamedTuple):
     """Where an answer goes."""
 
     guest: Guest

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from clstr._context import Current
-from clstr._envelope import Envelope
 from clstr._wire import Codec
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from clstr.spi._subscriptions import EngineSubscription
 
 
-class Delivery(Current):
+class Delivery(Current, eq=False, kw_only=True):
     """
     A message that waits for a slot, or runs. It is what its handler's context holds.
 
@@ -34,24 +33,6 @@ class Delivery(Current):
         answered: Whether the answer is out, or none is wanted any more.
     """
 
-    __slots__ = (
-        "answered",
-        "begun",
-        "closing",
-        "codec",
-        "deadline",
-        "dispatcher",
-        "lent",
-        "oneway",
-        "parked",
-        "size",
-        "subscription",
-        "task",
-        "tick",
-        "timeout",
-        "to",
-    )
-
     dispatcher: Dispatcher
     subscription: EngineSubscription
     codec: Codec
@@ -59,49 +40,14 @@ class Delivery(Current):
     oneway: bool
     size: int
     deadline: float
-    timeout: float
-    tick: int
-    task: asyncio.Task[None] | None
-    lent: int
-    parked: int
-    closing: int
-    begun: bool
-    answered: bool
-
-    def __init__(
-        self,
-        envelope: Envelope,
-        *,
-        depth: int,
-        chain: tuple[str, ...],
-        dispatcher: Dispatcher,
-        subscription: EngineSubscription,
-        codec: Codec,
-        to: object,
-        oneway: bool,
-        size: int,
-        deadline: float,
-    ) -> None:
-        self.envelope = envelope  # and not by way of `Current`: this is made for each message
-        self.depth = depth
-        self.chain = chain
-        self.ended = False
-        self.name = None
-        self.dispatcher = dispatcher
-        self.subscription = subscription
-        self.codec = codec
-        self.to = to
-        self.oneway = oneway
-        self.size = size
-        self.deadline = deadline
-        self.timeout = 0.0
-        self.tick = 0
-        self.task = None
-        self.lent = 0
-        self.parked = 0
-        self.closing = 0
-        self.begun = False
-        self.answered = False
+    timeout: float = 0.0
+    tick: int = 0
+    task: asyncio.Task[None] | None = None
+    lent: int = 0
+    parked: int = 0
+    closing: int = 0
+    begun: bool = False
+    answered: bool = False
 
     def __str__(self) -> str:
         return f"shard {self.envelope.shard}, type {self.envelope.type!r}"

@@ -77,7 +77,7 @@ class Receiver:
         dispatcher, chain = engine.dispatcher, tuple(frame.chain)
         dispatcher.admit(
             Delivery(
-                envelope,
+                envelope=envelope,
                 depth=frame.depth,
                 chain=chain,
                 dispatcher=dispatcher,
