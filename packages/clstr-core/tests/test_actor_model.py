@@ -31,7 +31,7 @@ from clstr._actor_handler import ActorHandler
 from clstr._cell import Cell
 from clstr._context import Current, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
-from clstr._route import Call, Context
+from clstr._route import Call, Context, Route
 from clstr._turns import Place, Turns
 from clstr.errors import ClstrError, DrainingError, OverloadedError
 
@@ -322,13 +322,10 @@ def send_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refuse_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = ActorHandler._run
+    def encode_nothing(self: Route, result: object) -> bytes | None:
+        raise refuse(DrainingError(0))
 
-    async def and_refuse(self: ActorHandler, key: str, actor: Actor, call: Call, envelope: Envelope) -> bytes | None:
-        await run(self, key, actor, call, envelope)
-        raise refuse(DrainingError(envelope.shard))
-
-    monkeypatch.setattr(ActorHandler, "_run", and_refuse)
+    monkeypatch.setattr(Route, "encode", encode_nothing)
 
 
 def leave_it_running(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from clstr._actor import Actor
 from clstr._cell import Cell, wait_for_stops
 from clstr._chain import chain_name, extend
 from clstr._context import Current, current, is_refusal_of, refuse, set_current
-from clstr._envelope import Envelope
+from clstr._envelope import KEY_HEADER, Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import check_seconds
@@ -102,12 +102,15 @@ class ActorHandler:
             CallCycleError: It was sent, over others, by this actor, which waits for its answer.
             DrainingError: `aclose` was called, or its shard was released while it waited.
         """
-        key = required_key(envelope, is_closed=self._is_closed)
+        key = envelope.headers.get(KEY_HEADER)
+        if not key or self._is_closed:  # in line: this runs for every message
+            key = required_key(envelope, is_closed=self._is_closed)
         call = None if self._class is None else find(self._class.routes, envelope)
         inside = current()
-        self._announce(key, inside)
-        if inside is not None and inside.chain and self._waits_for(key, inside):
-            return await self._reenter(key, inside, call, envelope)
+        if inside is not None:
+            self._announce(key, inside)
+            if inside.chain and self._waits_for(key, inside):
+                return await self._reenter(key, inside, call, envelope)
         cell = self._enter(key, envelope.shard)
         try:
             # Its place is taken before anything is awaited.
@@ -118,7 +121,12 @@ class ActorHandler:
                 actor = cell.actor
                 if actor is None or call is None:
                     actor, call = await self._started(key, cell, call, envelope)
-                return await self._run(key, actor, call, envelope)
+                try:
+                    route, message = call
+                    return route.encode(await route.handler(actor, message, route.context(envelope)))
+                except Exception as error:
+                    self._failed(key, actor, error)
+                    raise
             finally:
                 cell.end(inside)
         finally:
@@ -176,9 +184,9 @@ class ActorHandler:
 
     # Messages.
 
-    def _announce(self, key: str, inside: Current | None) -> None:
+    def _announce(self, key: str, inside: Current) -> None:
         """Say to the message that is being handled what stands for the actor on call chains."""
-        if inside is not None and self._kind is not None:  # nobody knows its kind before the first has been made
+        if self._kind is not None:  # nobody knows its kind before the first has been made
             inside.name = f"{self._kind}:{key}"
 
     def _waits_for(self, key: str, inside: Current) -> bool:
@@ -197,19 +205,19 @@ class ActorHandler:
         cell.users += 1
         cell.begin(inside)
         try:
-            return await self._run(key, actor, call, envelope)
+            route, message = call
+            return route.encode(await route.handler(actor, message, route.context(envelope)))
+        except Exception as error:
+            self._failed(key, actor, error)
+            raise
         finally:
             cell.end(inside)
             self._leave(key, cell)
 
-    async def _run(self, key: str, actor: Actor, call: Call, envelope: Envelope) -> bytes | None:
-        route, message = call
-        try:
-            return route.encode(await route.handler(actor, message, route.context(envelope)))
-        except Exception as error:
-            if not is_refusal_of(error, current()) and actor.on_error(error):
-                _ = self._stop_soon(key, first=True)  # in a task of its own: who sent this may give up
-            raise
+    def _failed(self, key: str, actor: Actor, error: Exception) -> None:
+        """Let the actor decide whether it lives on."""
+        if not is_refusal_of(error, current()) and actor.on_error(error):
+            _ = self._stop_soon(key, first=True)  # in a task of its own: who sent this may give up
 
     # Cells.
 
@@ -217,21 +225,22 @@ class ActorHandler:
         cell = self._cells.get(key)
         if cell is not None and cell.turns.waiting >= self._mailbox:
             raise refuse(OverloadedError("mailbox", self._mailbox))
-        if key not in self._idle and (cell is None or not cell.users):
-            self._make_room()
+        if self._max_actors is not None and key not in self._idle and (cell is None or not cell.users):
+            self._make_room(self._max_actors)
         if cell is None:
             cell = self._cells[key] = Cell()
         if shard is not None:
             cell.shard = shard
-        self._idle.remove(key)
+        self._idle.use(key)
         self._busy += not cell.users
         cell.users += 1
         return cell
 
     def _leave(self, key: str, cell: Cell) -> None:
         cell.users -= 1
-        self._busy -= not cell.users
-        self._settle(key, cell)
+        if not cell.users:
+            self._busy -= 1
+            self._settle(key, cell)
 
     def _settle(self, key: str, cell: Cell) -> None:
         """Forget a key that nobody needs any more, or note that its actor is idle."""
@@ -242,13 +251,13 @@ class ActorHandler:
             return
         self._idle.add(key)
 
-    def _make_room(self) -> None:
+    def _make_room(self, max_actors: int) -> None:
         """Let the actor that has been idle for longest be stopped, if one more key would be too many."""
-        if self._max_actors is None or self._busy + len(self._idle) < self._max_actors:
+        if self._busy + len(self._idle) < max_actors:
             return
         oldest = self._idle.oldest()
         if oldest is None:
-            raise refuse(OverloadedError("max_actors", self._max_actors))
+            raise refuse(OverloadedError("max_actors", max_actors))
         _ = self._stop_soon(oldest)
 
     async def _wait_for_room(self) -> None:
@@ -297,7 +306,9 @@ class ActorHandler:
         actor.key = key
         if self._kind is None:
             self._kind = type(actor).__name__
-            self._announce(key, current())
+            inside = current()
+            if inside is not None:
+                self._announce(key, inside)
         return actor
 
     def _stop_soon(self, key: str, *, first: bool = False) -> asyncio.Task[None]:

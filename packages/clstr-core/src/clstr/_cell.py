@@ -50,10 +50,12 @@ class Cell:
 
     def end(self, message: Current | None) -> None:
         """Note that ``message`` has ended: the turn is over when all of them have, whichever ends last."""
-        left = list(self._messages)
-        left.remove(message)
-        self._messages = tuple(left)
-        if not left:
+        if len(self._messages) > 1:
+            left = list(self._messages)
+            left.remove(message)
+            self._messages = tuple(left)
+        else:  # it is the only one, as nearly always
+            self._messages = ()
             self.turns.end()
 
     def start(self, actor: Actor) -> None:

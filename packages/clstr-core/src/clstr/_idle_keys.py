@@ -21,6 +21,7 @@ class IdleKeys:
         self._give_up = give_up
         self._since: dict[str, float] = {}  # loop time, in order
         self._timer: asyncio.TimerHandle | None = None  # one for all keys
+        self._clock: Callable[[], float] = float  # of the timer's loop; without one the times are of no meaning
 
     def __len__(self) -> int:
         return len(self._since)
@@ -37,22 +38,25 @@ class IdleKeys:
 
     def add(self, key: str) -> None:
         """Note that ``key`` is idle from now on."""
-        self._since[key] = asyncio.get_running_loop().time()
-        self._watch()
+        if self._timer is None and self._idle_after is not None:
+            self._clock = asyncio.get_running_loop().time
+            self._watch(self._clock() + self._idle_after, self._idle_after)
+        self._since[key] = self._clock()
+
+    def use(self, key: str) -> None:
+        """Note that ``key`` is used; nothing happens if it is not idle. Whoever used it calls `add` or `remove`."""
+        self._since.pop(key, None)  # and the timer goes on: it is cheaper than another one when the key is idle again
 
     def remove(self, key: str) -> None:
-        """Note that ``key`` is used, or given up; nothing happens if it is not idle."""
+        """Note that ``key`` is given up; nothing happens if it is not idle."""
         self._since.pop(key, None)
         if not self._since:
             self._rest()
 
-    def _watch(self) -> None:
+    def _watch(self, due: float, idle_after: float) -> None:
         """Look again when the oldest has been idle for long enough."""
-        if self._idle_after is None or self._timer is not None:
-            return
-        due = next(iter(self._since.values())) + self._idle_after
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_at(due, self._look, self._idle_after, context=contextvars.Context())
+        self._timer = loop.call_at(due, self._look, idle_after, context=contextvars.Context())
 
     def _rest(self) -> None:
         if self._timer is not None:
@@ -62,8 +66,8 @@ class IdleKeys:
     def _look(self, idle_after: float) -> None:
         self._timer = None
         # Timers run early by up to the clock's resolution.
-        until = asyncio.get_running_loop().time() - idle_after + 0.001
+        until = self._clock() - idle_after + 0.001
         for key in [key for key, since in self._since.items() if since <= until]:
             self._give_up(key)
-        if self._since:
-            self._watch()
+        if self._since and self._timer is None:
+            self._watch(next(iter(self._since.values())) + idle_after, idle_after)

@@ -157,7 +157,7 @@ class KeyHandler:
 
     def _enter(self, key: str, shard: int) -> _Entry:
         entry = self._entries.get(key) or self._start(key, shard)
-        self._idle.remove(key)
+        self._idle.use(key)
         entry.is_released = False
         entry.users += 1
         return entry

@@ -7,6 +7,8 @@ import types
 from collections.abc import Mapping
 from typing import Any, TypeVar, overload
 
+import msgspec
+
 from clstr._message import MAX_TYPES, Message, message_type, reply_type, type_name
 from clstr._node_info import NODE_INFO_REQUEST, NODE_INFO_TYPE, NodeInfo, decode_node_info
 from clstr._payload import check_reply_type, decode_reply, encode
@@ -16,7 +18,7 @@ from clstr._sender import Destination, Sender
 R = TypeVar("R")
 
 
-class ScopedClient:
+class ScopedClient(msgspec.Struct, eq=False):
     """
     Sends typed messages to one key or one shard. Made by `Client.key` and `Client.shard`.
 
@@ -25,12 +27,9 @@ class ScopedClient:
     sent as JSON. The reference's ``ScopedClient``.
     """
 
-    __slots__ = ("_options", "_sender", "_to")
-
-    def __init__(self, sender: Sender, to: Destination, options: SendOptions) -> None:
-        self._sender = sender
-        self._to = to
-        self._options = options
+    _sender: Sender
+    _to: Destination
+    _options: SendOptions
 
     def __repr__(self) -> str:
         return f"ScopedClient(shard={self.shard}, key={self.key!r})"

@@ -69,12 +69,13 @@ class Turns:
 
     def end(self) -> None:
         """End one's turn: it is the next one's."""
-        following = self._pop()
-        if following is not None:
-            following.set_result(True)
-            return
+        if self._waiting is not None:
+            following = self._pop()
+            if following is not None:
+                following.set_result(True)
+                return
+            self._waiting = None
         self._is_taken = False
-        self._waiting = None
 
     async def let_one(self) -> bool:
         """

@@ -14,6 +14,7 @@ from clstr_testing._fault_direction import CutError, Direction
 from clstr_testing._ports import LOOPBACK, HeldPort
 
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER of 0 seconds: close() sends RST
+RECEIVE_BYTES = 256 * 1024
 
 
 class _Connection:
@@ -155,6 +156,8 @@ class FaultProxy:
         for each in connection.sockets:
             each.setblocking(False)
             each.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # What it does not read must not vanish in the system's buffers, which grow to tens of megabytes.
+            each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
         with self.to_server.pipe(client, server) as there, self.to_client.pipe(server, client) as back:
             await self.to_server.passage()
             await asyncio.get_running_loop().sock_connect(server, self._target)

@@ -49,6 +49,7 @@ class NatsLink(Link):
     def __init__(self, dialer: Dialer, subjects: Subjects, heartbeat: float, logger: logging.Logger) -> None:
         self._dialer = dialer
         self._subjects = subjects
+        self._shard_begins = subjects.shard_begins
         self._heartbeat = heartbeat
         self._patience = heartbeat * MISSED_HEARTBEATS
         self._logger = logger
@@ -253,12 +254,13 @@ class NatsLink(Link):
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
-        if self._is_full(self._usable(), len(body)):
+        connection = self._usable()
+        if self._out_bytes + self._unsent_bytes + len(body) > self._max_unsent_bytes and self._is_full(connection):
             raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
         if shard not in self._rights.proved:
             self._rights.sending(shard, token)
         reply_to = self._reply_to[1] if self._reply_to[0] == token else self._subjects.reply_to(shard, token)
-        self._publish(f"PUB {self._subjects.shard(shard)} {reply_to} {len(body)}\r\n".encode(), body)
+        self._publish(f"PUB {self._shard_begins}{shard} {reply_to} {len(body)}\r\n".encode(), body)
         if oneway:
             self._notifies.append(token)
         return None
@@ -270,16 +272,17 @@ class NatsLink(Link):
     def reply(self, to: Any, body: bytes) -> bool:
         """Publish to an inbox."""
         connection = self._connection
-        if connection is None or self._is_full(connection):
+        if connection is None:
+            return False
+        if self._out_bytes + self._unsent_bytes > self._max_unsent_bytes and self._is_full(connection):
             return False
         self._publish(b"PUB %s %d\r\n" % (to, len(body)), body)
         return True
 
-    def _is_full(self, connection: Connection, more_bytes: int = 0) -> bool:
-        """Tell whether the socket has so much to send that ``more_bytes`` would only wait for it."""
-        # What it had after the last write is what it has now, or more: it is asked only if that is too much.
-        room = self._max_unsent_bytes - self._out_bytes - more_bytes
-        return self._unsent_bytes > room and connection.unsent_bytes > room
+    def _is_full(self, connection: Connection) -> bool:
+        """Tell whether the socket has too much to send now: only to be asked if it had after the last write."""
+        self._unsent_bytes = connection.unsent_bytes
+        return self._out_bytes + self._unsent_bytes > self._max_unsent_bytes
 
     def _publish(self, command: bytes, body: bytes) -> None:
         size = len(body)

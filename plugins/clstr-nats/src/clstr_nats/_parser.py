@@ -8,7 +8,6 @@ from nats.aio.client import Client
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
 CRLF = b"\r\n"
-MAX_DIGITS = 10
 OnMessage = Callable[[int, bytes, bytes, bytes, bytes], None]
 
 
@@ -67,7 +66,7 @@ class MessageParser(Parser):
             if not 4 <= len(words) <= 5:  # noqa: PLR2004 -- the reply's address may be missing
                 break
             subject, sid, length = words[1], words[2], words[-1]
-            if not (subject and sid.isdigit() and length.isdigit() and len(sid) <= MAX_DIGITS >= len(length)):
+            if not (subject and sid.isdigit() and length.isdigit()):
                 break
             start = line_end + len(CRLF)
             end = start + int(length)

@@ -46,7 +46,9 @@ def check_inbox_prefix(prefix: str) -> str:
 def is_inbox(address: str) -> bool:
     """Tell whether a stranger's ``reply_to`` names an inbox, and nothing else."""
     prefix, _, name = address.rpartition(".")
-    return len(address) <= _MAX_LENGTH and _NAME.fullmatch(name) is not None and _is_reply_prefix(prefix)
+    # The first test is the cheap one, for names as we write them.
+    is_name = (name.isascii() and name.replace("_", "", 1).isalnum()) or _NAME.fullmatch(name) is not None
+    return is_name and len(address) <= _MAX_LENGTH and _is_reply_prefix(prefix)
 
 
 @functools.lru_cache(maxsize=256)  # a peer's answers have one prefix
@@ -61,13 +63,16 @@ class Subjects:
     Args:
         prefix: What the shards' subjects begin with.
         inbox_prefix: What the inbox's subject begins with; who may not read it cannot answer in a node's place.
+
+    Attributes:
+        shard_begins: What stands before the number in a shard's subject.
     """
 
     def __init__(self, prefix: str, inbox_prefix: str) -> None:
-        self._prefix = prefix
         # 128 bits that nobody else knows: who could guess it could answer in a node's place.
         self._inbox = f"{inbox_prefix}.{secrets.token_hex(16)}"
         self._answers_at = len(self._inbox) + 1
+        self.shard_begins: str = f"{prefix}.shard."
 
     @property
     def inbox(self) -> str:
@@ -77,11 +82,11 @@ class Subjects:
     @property
     def every_shard(self) -> str:
         """The pattern that every shard's subject matches."""
-        return f"{self._prefix}.shard.*"
+        return f"{self.shard_begins}*"
 
     def shard(self, shard: int) -> str:
         """Return the subject of a shard."""
-        return f"{self._prefix}.shard.{shard}"
+        return f"{self.shard_begins}{shard}"
 
     def read_shard(self, subject: str) -> int | None:
         """Return the shard of a subject, in whatever case; ``None`` if it is no shard's."""

@@ -106,7 +106,7 @@ class RedisLink(Link):
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the owner that is known, or let the script find one."""
         connection = self._session.usable()
-        if self._is_full(connection, len(body)):
+        if self._out_bytes + self._unsent_bytes + len(body) > MAX_UNSENT_BYTES and self._is_full(connection):
             raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
         # For a notify the script looks each time: one that had let go of the shard would refuse it, and tell nobody.
         inbox = b"" if oneway else self._owners.get(shard)
@@ -120,17 +120,18 @@ class RedisLink(Link):
     def reply(self, to: Any, body: bytes) -> bool:
         """Publish to the inbox of who asked."""
         connection = self._session.connection
-        if connection is None or self._is_full(connection):
+        if connection is None:
+            return False
+        if self._out_bytes + self._unsent_bytes > MAX_UNSENT_BYTES and self._is_full(connection):
             return False
         inbox, token = to
         self._add(Item(frames.answer(token, body), inbox))
         return True
 
-    def _is_full(self, connection: Connection, more_bytes: int = 0) -> bool:
-        """Tell whether the socket has so much to send that ``more_bytes`` would only wait for it."""
-        # What it had after the last write is what it has now, or more: it is asked only if that is too much.
-        room = MAX_UNSENT_BYTES - self._out_bytes - more_bytes
-        return self._unsent_bytes > room and connection.unsent_bytes > room
+    def _is_full(self, connection: Connection) -> bool:
+        """Tell whether the socket has too much to send now: only to be asked if it had after the last write."""
+        self._unsent_bytes = connection.unsent_bytes
+        return self._out_bytes + self._unsent_bytes > MAX_UNSENT_BYTES
 
     def _add(self, item: Item) -> None:
         self._out_bytes += len(item.frame)
