@@ -108,6 +108,13 @@ async def test_a_notify_for_nobody_is_refused_although_it_wants_no_answer(server
             await client.notify(message(), timeout=60)
 
 
+async def test_as_many_notifies_as_are_written_at_once_are_all_on_their_way(server: Server, connect: Connect) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], echo)
+    async with asyncio.timeout(5):
+        await asyncio.gather(*(client.notify(message(1), timeout=60) for _ in range(64)))
+
+
 async def test_one_ping_fences_all_notifies_of_a_write(fake_server: Any, connect: Connect) -> None:
     client = await connect(fake_server.port)
     before = len(fake_server.said)

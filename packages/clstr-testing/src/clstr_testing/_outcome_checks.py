@@ -168,18 +168,19 @@ class OutcomeChecks(Bench):
 
     @proves("T12.1")
     async def test_a_notify_runs_once_and_is_not_waited_for(self) -> None:
-        """It returns while the handler is stuck."""
+        """It returns while the handler is stuck: alone, and with as many as a `Batcher` streams in one write."""
         server, client = await self.peer(), await self.peer()
         gate = Gate()
         await server.subscribe(range(10), gate)
         for number in range(10):
             await client.notify(envelope(number, b"%d" % number), timeout=FAR)
-        await gate.until_started(10)
+        await asyncio.gather(*(client.notify(envelope(0, b"%d" % number), timeout=FAR) for number in range(10, 74)))
+        await gate.until_started(74)
         gate.open()
         await client.request(envelope(data=b"last"), timeout=FAR)
         await settle()
         assert set(gate.started.values()) == {1}
-        assert len(gate.started) == 11
+        assert len(gate.started) == 75
 
     @proves("T12.2")
     async def test_the_fate_of_a_notify_is_not_reported(self) -> None:

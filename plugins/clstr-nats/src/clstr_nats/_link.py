@@ -260,9 +260,9 @@ class NatsLink(Link):
         if shard not in self._rights.proved:
             self._rights.sending(shard, token)
         reply_to = self._reply_to[1] if self._reply_to[0] == token else self._subjects.reply_to(shard, token)
-        self._publish(f"PUB {self._shard_begins}{shard} {reply_to} {len(body)}\r\n".encode(), body)
         if oneway:
-            self._notifies.append(token)
+            self._notifies.append(token)  # before it is published: the fence may be written inside of that
+        self._publish(f"PUB {self._shard_begins}{shard} {reply_to} {len(body)}\r\n".encode(), body)
         return None
 
     def reply_address(self, to: object, reply_to: str) -> object:
