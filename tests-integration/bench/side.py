@@ -17,6 +17,8 @@ from clstr_testing import Server, free_port, nats_server
 WORKER = Path(__file__).with_name("worker.py")
 PATIENCE = 120.0  # seconds for an answer: longer than any round
 BIG_MESSAGES = "max_payload: 8388608"  # for NATS: a megabyte of payload and its envelope fit
+# Else glibc gives megabytes back to the system and takes them again, or not, as chance has placed them.
+KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TRIM_THRESHOLD_": "134217728"}
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +31,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
         nodes: How many processes answer.
         shards: The number of shards, for clstr.
         query: More parameters for clstr's URL.
-        is_big: Whether the broker's limit on the size of a message is raised.
+        is_big: Whether the broker's limit on the size of a message is raised, and memory is kept for large messages.
     """
 
     contender: str
@@ -150,7 +152,13 @@ async def running(setup: Setup, folder: Path, loop: str) -> AsyncIterator[Side]:
 
         async def start(role: str) -> Process:
             arguments = [setup.contender, role, msgspec.json.encode(place).decode(), f"--loop={loop}"]
-            process = Process(arguments, folder / f"{setup.contender}-{role}.log", program=WORKER, patience=PATIENCE)
+            process = Process(
+                arguments,
+                folder / f"{setup.contender}-{role}.log",
+                program=WORKER,
+                patience=PATIENCE,
+                environment=KEEP_MEMORY if setup.is_big else None,
+            )
             stack.push_async_callback(process.kill)
             await process.start()
             return process

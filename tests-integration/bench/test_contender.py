@@ -37,7 +37,7 @@ def test_a_payload_is_text_of_the_size_that_was_asked_for() -> None:
 
 async def test_a_closed_loop_has_as_many_requests_in_flight_as_callers() -> None:
     asked = Asked()
-    timing = await closed_loop(asked, Load(callers=7, keys=3, seconds=0.02))
+    timing = await closed_loop(asked, Load(callers=7, keys=3, seconds=0.2))
     assert asked.most_at_once == 7
     assert timing.requests == len(asked.numbers)
     assert set(asked.numbers) == {0, 1, 2}

@@ -9,9 +9,8 @@ from unittest import mock
 
 from clstr.errors import ClstrError, ConnectionLostError, RequestTimeoutError
 from clstr.spi import Buffer, Sink
-from clstr.spi import _sender as sender
 from clstr.spi._answers import Answers
-from clstr.spi._pending import Outcome
+from clstr.spi._pending import AskAgain, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender
 
@@ -21,22 +20,18 @@ EVERY = 10  # so many messages pass between two that a defect hits
 
 def resends() -> Patch:
     """Send again what may have run."""
-    read = sender._read
+    read = Sender._read
 
-    def again(outcome: Outcome, *arguments: Any) -> Any:
+    def again(self: Sender, outcome: ClstrError | AskAgain, *arguments: Any) -> Any:
         is_doubtful = isinstance(outcome, (ConnectionLostError, RequestTimeoutError))
-        return (outcome, 0.0) if is_doubtful else read(outcome, *arguments)  # type: ignore[arg-type]  # as it was given
+        return (outcome, 0.0) if is_doubtful else read(self, outcome, *arguments)
 
-    attempt = Sender._attempt
+    begin = PendingReplies.open
 
-    async def impatient(self: Sender, call: Any) -> Outcome:
-        deadline, call.deadline = call.deadline, min(call.deadline, self._loop.time() + 0.2)
-        try:
-            return await attempt(self, call)
-        finally:
-            call.deadline = deadline
+    def impatient(self: PendingReplies, shard: int, size: int, deadline: float, timeout: float) -> Pending:
+        return begin(self, shard, size, min(deadline, self._loop.time() + 0.2), timeout)
 
-    return _both(mock.patch.object(sender, "_read", again), mock.patch.object(Sender, "_attempt", impatient))
+    return _both(mock.patch.object(Sender, "_read", again), mock.patch.object(PendingReplies, "open", impatient))
 
 
 def fans_out() -> Patch:
@@ -79,15 +74,15 @@ def loses_messages() -> Patch:
 
 def doubts_everything() -> Patch:
     """Say of every error that the message may have run."""
-    read = sender._read
+    read = Sender._read
 
-    def doubtful(outcome: Any, *arguments: Any) -> Any:
-        error, pause = read(outcome, *arguments)
+    def doubtful(self: Sender, *arguments: Any) -> Any:
+        error, pause = read(self, *arguments)
         if isinstance(error, ClstrError):
             error.maybe_executed = True
         return error, pause
 
-    return mock.patch.object(sender, "_read", doubtful)
+    return mock.patch.object(Sender, "_read", doubtful)
 
 
 def _every() -> Callable[[], bool]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,23 @@ class Process:
         log: Where its standard error goes.
         program: The program, `peer` by default.
         patience: Seconds for an answer.
+        environment: Variables beside this process's own.
     """
 
     def __init__(
-        self, arguments: Sequence[str], log: Path, *, program: Path = PEER, patience: float = PATIENCE
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        program: Path = PEER,
+        patience: float = PATIENCE,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._arguments = arguments
         self._log = log
         self._program = program
         self._patience = patience
+        self._environment = {**os.environ, **(environment or {})}
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -48,6 +57,7 @@ class Process:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
+                env=self._environment,
             )
         await self._answer("start")
 

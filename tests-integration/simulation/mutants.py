@@ -63,10 +63,10 @@ def replace(owner: object, name: str, new: Any) -> Patch:
 
 @mutant("sent again without proof")
 def sends_again_after_a_lost_connection() -> Patch:
-    def read(old: Any, outcome: Any, *arguments: Any) -> Any:
-        return (outcome, 0.0) if isinstance(outcome, ConnectionLostError) else old(outcome, *arguments)
+    def read(old: Any, sender: Any, outcome: Any, *arguments: Any) -> Any:
+        return (outcome, 0.0) if isinstance(outcome, ConnectionLostError) else old(sender, outcome, *arguments)
 
-    return replace(_sender, "_read", read)
+    return replace(_sender.Sender, "_read", read)
 
 
 @mutant("sent again too often")
@@ -188,7 +188,7 @@ def leaves_the_shards_with_the_link() -> Patch:
 
 @mutant("asked a closing transport")
 def takes_requests_while_it_closes() -> Patch:
-    return replace(Engine, "_check_usable", lambda old, engine: None)
+    return replace(Engine, "check_usable", lambda old, engine: None)
 
 
 @mutant("waited on although the connection was lost")
@@ -239,16 +239,17 @@ def answers_again_after_a_timeout() -> Patch:
 @mutant("executed 2 times")
 def gives_a_message_to_every_holder() -> Patch:
     def admit(old: Any, dispatcher: Any, delivery: Delivery) -> None:
+        another = _copy(delivery)  # now: what has ended forgets its envelope
         old(dispatcher, delivery)
-        if len(delivery.subscription._engine.holders._by_shard[delivery.envelope.shard]) > 1:
-            old(dispatcher, _copy(delivery))
+        if len(another.subscription._engine.holders._by_shard[another.envelope.shard]) > 1:
+            old(dispatcher, another)
 
     return replace(Dispatcher, "admit", admit)
 
 
 def _copy(delivery: Delivery) -> Delivery:
-    names = ("dispatcher", "subscription", "codec", "to", "oneway", "size", "deadline", "depth", "chain")
-    return Delivery(delivery.envelope, **{name: getattr(delivery, name) for name in names})
+    names = ("envelope", "dispatcher", "subscription", "codec", "to", "oneway", "size", "deadline", "depth", "chain")
+    return Delivery(**{name: getattr(delivery, name) for name in names})
 
 
 def _claim_not_executed(old: Any, error: ClstrError, message: str, **_: Any) -> None:

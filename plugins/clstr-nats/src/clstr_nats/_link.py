@@ -17,7 +17,7 @@ from clstr.errors import (
     OverloadedError,
     TransportUnavailableError,
 )
-from clstr.spi import Batcher, Link, Route, Sink
+from clstr.spi import Batcher, Buffer, Link, Route, Sink
 from clstr_nats._connection import LARGE, Connection
 from clstr_nats._dialer import Dialer
 from clstr_nats._rights import Rights
@@ -320,7 +320,7 @@ class NatsLink(Link):
 
     # Messages in.
 
-    def _receive(self, sid: int, subject: bytes, reply: bytes, headers: bytes, body: bytes) -> None:
+    def _receive(self, sid: int, subject: bytes, reply: bytes, headers: bytes, body: Buffer) -> None:
         """A message arrived: an answer, or one for a shard."""
         if sid != INBOX_SID:
             self._sink.request(sid - FIRST_SID, body, reply or None)

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from nats.aio.client import Client
 from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 
+from clstr.spi import Buffer
+
 CRLF = b"\r\n"
-OnMessage = Callable[[int, bytes, bytes, bytes, bytes], None]
+LARGE = 64 * 1024  # bytes of a payload that are not worth a copy
+OnMessage = Callable[[int, bytes, bytes, bytes, Buffer], None]
 
 
 class MessageParser(Parser):
@@ -26,24 +29,29 @@ class MessageParser(Parser):
     def __init__(self, client: Client, on_message: OnMessage) -> None:
         super().__init__(client)
         self._on_message = on_message
-        self._awaited = 0  # bytes that `buf` must have before there is a whole message in it, if that is known
+        self._begun: list[bytes] = []  # the pieces of a message that is not whole yet
+        self._missing = 0  # bytes of it
         self.bytes_read: int = 0
 
     async def parse(self, data: bytes = b"") -> None:
         """Read ``data``, which goes on where the last call's ended."""
         self.bytes_read += len(data)
-        if self.state == AWAITING_CONTROL_LINE and self.buf:
-            self.buf += data
-            if len(self.buf) < self._awaited:
+        if self._missing:
+            self._begun.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
                 return
-            data = bytes(self.buf)
+            data = b"".join(self._begun)
+            self._begun.clear()
+        elif self.state == AWAITING_CONTROL_LINE and self.buf:
+            data = bytes(self.buf) + data
             self.buf.clear()
         at = 0
         while at < len(data):
             if self.state == AWAITING_CONTROL_LINE:
-                at, self._awaited = self._take(data, at)
-                if self._awaited:
-                    self.buf += data[at:]
+                at, self._missing = self._take(data, at)
+                if self._missing:
+                    self._begun.append(data[at:])
                     return
                 # One line for nats-py, or what there is of it.
                 line_end = data.find(CRLF, at)
@@ -58,7 +66,7 @@ class MessageParser(Parser):
         Hand over the whole messages that ``data`` has from ``at`` on.
 
         Returns:
-            Where they end, and how many bytes the message that follows has if it is not whole, or 0.
+            Where they end, and how many bytes the message that follows lacks if it is not whole, or 0.
         """
         size = len(data)
         while data.startswith(b"MSG ", at) and (line_end := data.find(CRLF, at)) >= 0:
@@ -71,7 +79,8 @@ class MessageParser(Parser):
             start = line_end + len(CRLF)
             end = start + int(length)
             if end + len(CRLF) > size:
-                return at, end + len(CRLF) - at
-            self._on_message(int(sid), subject, words[3] if len(words) > 4 else b"", b"", data[start:end])  # noqa: PLR2004
+                return at, end + len(CRLF) - size
+            payload = data[start:end] if end - start < LARGE else memoryview(data)[start:end]
+            self._on_message(int(sid), subject, words[3] if len(words) > 4 else b"", b"", payload)  # noqa: PLR2004
             at = end + len(CRLF)
         return at, 0
