@@ -31,7 +31,8 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     ended: bool = False
     name: str | None = None
 
-    __repr__ = object.__repr__  # not that of a struct: payloads are no text for logs
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # not that of a struct: payloads are no text for logs
 
     @property
     def is_waiting(self) -> bool:

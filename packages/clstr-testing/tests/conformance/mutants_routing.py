@@ -120,7 +120,7 @@ class LastSubscriptionGoes(Holders):
         await super().remove(subscription, *args, **kwargs)
 
 
-@breaks("T2.1", "T4.1", "T5.1", "T6.4", "T9.2", "T9.3", "T14.5", "T14.8", "T16.1", "T16.2")
+@breaks("T2.1", "T4.1", "T5.1", "T6.4", "T9.2", "T9.3", "T12.1", "T14.5", "T14.8", "T16.1", "T16.2")
 class LosesOneInAHundred(LoopbackLink):
     """One message in a hundred is lost."""
 
@@ -132,7 +132,7 @@ class LosesOneInAHundred(LoopbackLink):
             super().deliver(peer, shard, token, body)
 
 
-@breaks("T2.1", "T2.2", "T16.1", "T16.2")
+@breaks("T2.1", "T2.2", "T12.1", "T16.1", "T16.2")
 class SendsTwice(LoopbackLink):
     """One message in twenty is sent twice."""
 

@@ -14,7 +14,7 @@ from clstr.spi._sender import Sender, _Call
 from conformance.broken import breaks
 
 
-@breaks("T6.1", "T9.2")
+@breaks("T6.1", "T9.2", "T12.1")
 class SerialWithinAShard(Dispatcher):
     """Handlers of one shard run one after the other."""
 

@@ -47,7 +47,8 @@ class Pending(msgspec.Struct, eq=False):
     tick: int = 0
     was_sent: bool = False
 
-    __repr__ = object.__repr__  # not that of a struct: its outcome is no text for logs
+    def __repr__(self) -> str:
+        return object.__repr__(self)  # not that of a struct: its outcome is no text for logs
 
     def resolve(self, outcome: Outcome) -> bool:
         """Set the outcome, unless there is one: answered, expired or cancelled in the same tick."""
