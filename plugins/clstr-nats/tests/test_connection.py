@@ -10,7 +10,8 @@ import nats.errors
 import pytest
 
 from clstr.errors import TransportUnavailableError
-from clstr_nats._connection import LARGE, Connection
+from clstr_nats._connection import Connection
+from clstr_nats._parser import LARGE
 from clstr_testing import FaultProxy, Server, no_leaks
 
 

@@ -107,14 +107,15 @@ class ActorHandler:
             key = required_key(envelope, is_closed=self._is_closed)
         call = None if self._class is None else find(self._class.routes, envelope)
         inside = current()
+        reentered = None
         if inside is not None:
             self._announce(key, inside)
-            if inside.chain and self._waits_for(key, inside):
-                return await self._reenter(key, inside, call, envelope)
-        cell = self._enter(key, envelope.shard)
+            if inside.chain:
+                reentered = self._reenter(key, inside)
+        cell = reentered or self._enter(key, envelope.shard)
         try:
-            # Its place is taken before anything is awaited.
-            if not cell.turns.try_take() and not await cell.turns.take():
+            # Its place is taken before anything is awaited; in the midst of another's turn it needs none.
+            if reentered is None and not cell.turns.try_take() and not await cell.turns.take():
                 raise refuse(DrainingError(envelope.shard))
             cell.begin(inside)
             try:
@@ -195,24 +196,15 @@ class ActorHandler:
         is_caller = inside.name is not None and chain_name(inside.name) in inside.chain
         return cell is not None and is_caller and cell.is_waiting
 
-    async def _reenter(self, key: str, inside: Current, call: Call | None, envelope: Envelope) -> bytes | None:
-        """Handle a message in the midst of the one that led to it, and that waits for its answer."""
+    def _reenter(self, key: str, inside: Current) -> Cell | None:
+        """Let a message in while the one that led to it waits for its answer; ``None`` if there is none such."""
+        if not self._waits_for(key, inside):
+            return None
         cell = self._cells[key]
-        actor = cell.actor
-        if actor is None or not actor.reentrant:  # none: it starts
+        if cell.actor is None or not cell.actor.reentrant:  # none: it starts
             raise refuse(CallCycleError(" -> ".join(extend(inside.chain, inside.name))))
-        call = call or find(actor.routes, envelope)
         cell.users += 1
-        cell.begin(inside)
-        try:
-            route, message = call
-            return route.encode(await route.handler(actor, message, route.context(envelope)))
-        except Exception as error:
-            self._failed(key, actor, error)
-            raise
-        finally:
-            cell.end(inside)
-            self._leave(key, cell)
+        return cell
 
     def _failed(self, key: str, actor: Actor, error: Exception) -> None:
         """Let the actor decide whether it lives on."""

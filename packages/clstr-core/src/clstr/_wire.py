@@ -118,7 +118,6 @@ _json_reply = msgspec.json.Decoder(ReplyFrame).decode
 _packed_request = msgspec.msgpack.Decoder(_PackedRequest).decode
 _packed_reply = msgspec.msgpack.Decoder(_PackedReply).decode
 
-
 _JSON_BEGINS = frozenset(b"{ \n\r\t")
 
 
@@ -150,7 +149,7 @@ def decode_reply(body: Buffer) -> ReplyFrame:
         InvalidReplyError: It is not a reply.
     """
     try:
-        return _json_reply(body) if body and body[0] in _JSON_BEGINS else _packed_reply(body)
+        return _json_reply(body) if sniff(body) is JSON else _packed_reply(body)
     except DECODE_ERRORS as error:
         raise InvalidReplyError(f"the reply cannot be decoded: {error}") from error
 

@@ -20,9 +20,8 @@ import nats.errors
 from nats.aio.client import Client
 
 from clstr.errors import TransportUnavailableError
-from clstr_nats._parser import MessageParser, OnMessage
+from clstr_nats._parser import LARGE, MessageParser, OnMessage
 
-LARGE = 64 * 1024  # bytes: joining them to others costs more than a call to the system does
 MOST_NOT_SENT = 128 * 1024  # bytes that the system takes beyond what is in flight
 NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
 

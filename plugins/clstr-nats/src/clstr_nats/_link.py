@@ -18,8 +18,9 @@ from clstr.errors import (
     TransportUnavailableError,
 )
 from clstr.spi import Batcher, Buffer, Link, Route, Sink
-from clstr_nats._connection import LARGE, Connection
+from clstr_nats._connection import Connection
 from clstr_nats._dialer import Dialer
+from clstr_nats._parser import LARGE
 from clstr_nats._rights import Rights
 from clstr_nats._subjects import QUEUE, Subjects, is_inbox
 

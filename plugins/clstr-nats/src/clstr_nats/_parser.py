@@ -10,7 +10,8 @@ from nats.protocol.parser import AWAITING_CONTROL_LINE, Parser
 from clstr.spi import Buffer
 
 CRLF = b"\r\n"
-LARGE = 64 * 1024  # bytes of a payload that are not worth a copy
+FEWEST_WORDS, MOST_WORDS = 4, 5  # of the line before a payload: the reply's address may be missing
+LARGE = 64 * 1024  # bytes: copying them costs more than a call to the system does
 OnMessage = Callable[[int, bytes, bytes, bytes, Buffer], None]
 
 
@@ -71,7 +72,7 @@ class MessageParser(Parser):
         size = len(data)
         while data.startswith(b"MSG ", at) and (line_end := data.find(CRLF, at)) >= 0:
             words = data[at:line_end].split(b" ")
-            if not 4 <= len(words) <= 5:  # noqa: PLR2004 -- the reply's address may be missing
+            if not FEWEST_WORDS <= len(words) <= MOST_WORDS:
                 break
             subject, sid, length = words[1], words[2], words[-1]
             if not (subject and sid.isdigit() and length.isdigit()):
@@ -81,6 +82,6 @@ class MessageParser(Parser):
             if end + len(CRLF) > size:
                 return at, end + len(CRLF) - size
             payload = data[start:end] if end - start < LARGE else memoryview(data)[start:end]
-            self._on_message(int(sid), subject, words[3] if len(words) > 4 else b"", b"", payload)  # noqa: PLR2004
+            self._on_message(int(sid), subject, words[3] if len(words) == MOST_WORDS else b"", b"", payload)
             at = end + len(CRLF)
         return at, 0

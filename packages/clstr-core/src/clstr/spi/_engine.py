@@ -141,7 +141,7 @@ class Engine(Transport):
             TypeError: ``timeout`` is not a number.
             ValueError: ``timeout`` is not finite and above 0.
         """
-        # The coroutine itself, which checks everything: one more around it would cost each request a twentieth.
+        # The coroutine itself, which checks everything: one more around it would only take time.
         return self._sender.exchange(envelope, timeout, oneway=False)
 
     async def notify(self, envelope: Envelope, *, timeout: float = 5.0) -> None:
@@ -300,8 +300,7 @@ class Engine(Transport):
             TransportClosedError: The engine is closed, or closing.
             RuntimeError: In another process, or on another loop, than it was opened in.
         """
-        if _forks.count != self._forks or asyncio.get_running_loop() is not self._loop:
-            self._check_here()
+        self._check_here()
         if self.is_closing and (self._is_closed or self._own_delivery() is None):
             raise TransportClosedError
 
