@@ -4,6 +4,9 @@ Route a request by key to the one node that owns it, over the broker that you al
     key --BLAKE2b--> shard --rendezvous--> node --handler--> reply
 """
 
+from importlib import metadata as _metadata
+from typing import TYPE_CHECKING
+
 from clstr._actor import Actor as Actor
 from clstr._actor import every as every
 from clstr._actor import handles as handles
@@ -59,6 +62,17 @@ from clstr.errors import TransportClosedError as TransportClosedError
 from clstr.errors import TransportUnavailableError as TransportUnavailableError
 from clstr.errors import UnknownMessageError as UnknownMessageError
 from clstr.errors import UnknownSchemeError as UnknownSchemeError
+
+if TYPE_CHECKING:
+    __version__: str  # of the distribution clstr-core
+else:  # a type checker that sees this function takes any name for an attribute
+
+    def __getattr__(name: str) -> str:
+        """Read the version only when it is asked for: that opens a file."""
+        if name == "__version__":
+            return _metadata.version("clstr-core")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AccessDeniedError",

@@ -28,7 +28,7 @@ MAILBOX = 256
 
 class ActorHandler:
     """
-    A handler that gives each key an actor of its own. The reference's ``NewActorHandler``.
+    A handler that gives each key an actor of its own. Go: ``NewActorHandler``.
 
     An actor owns no task: its messages run in their own, and take the key's turn in order of arrival. Who waits for a
     turn lends its slot, and has not run: if its time is over, or its shard is released, it is refused. That is true

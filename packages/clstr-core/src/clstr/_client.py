@@ -19,7 +19,7 @@ from clstr.errors import KeyRequiredError
 
 class Client:
     """
-    Routes messages to the nodes that own their keys or shards. The reference's ``Client``.
+    Routes messages to the nodes that own their keys or shards. Go: ``Client``.
 
     Used inside a handler, a client inherits from the message being handled: no request waits longer than the handler
     may still run (a TTL stays as given), and the headers ``traceparent``, ``tracestate``, ``baggage`` and ``trace-id``
@@ -83,7 +83,7 @@ class Client:
         timeout: float | None = None,
     ) -> ScopedClient:
         """
-        Return a client for the owner of ``key``; its messages carry the key. The reference's ``Client.Key``.
+        Return a client for the owner of ``key``; its messages carry the key. Go: ``Client.Key``.
 
         Args:
             key: Text without control characters.
@@ -107,7 +107,7 @@ class Client:
         timeout: float | None = None,
     ) -> ScopedClient:
         """
-        Return a client for the owner of ``shard``. The reference's ``Client.Shard``.
+        Return a client for the owner of ``shard``. Go: ``Client.Shard``.
 
         Its messages carry no key, so keyed handlers refuse them with `MissingKeyHeaderError`.
 
@@ -135,9 +135,9 @@ class Client:
         timeout: float | None = None,
     ) -> bytes:
         """
-        Send bytes to the owner of ``key`` and return the bytes of the reply. The reference's ``Client.RequestKey``.
+        Send bytes to the owner of ``key`` and return the bytes of the reply. Go: ``Client.RequestKey``.
 
-        The message carries the key in the header ``x-clstr-key``, which the reference forgot.
+        The message carries the key in the header ``x-clstr-key``, which clstr-go does not set.
 
         Args:
             key: Text without control characters.
@@ -173,10 +173,10 @@ class Client:
         timeout: float | None = None,
     ) -> None:
         """
-        Send bytes to the owner of ``key`` without a reply. The reference's ``Client.NotifyKey``.
+        Send bytes to the owner of ``key`` without a reply. Go: ``Client.NotifyKey``.
 
-        It returns when the message is on its way to a live owner; what becomes of it is not reported. The reference
-        waits for the handler.
+        It returns when the message is on its way to a live owner; what becomes of it is not reported. clstr-go waits
+        for the handler.
 
         Args:
             key: Text without control characters.
@@ -209,7 +209,7 @@ class Client:
         timeout: float | None = None,
     ) -> bytes:
         """
-        Send bytes to the owner of ``shard`` and return those of the reply. The reference's ``Client.RequestShard``.
+        Send bytes to the owner of ``shard`` and return those of the reply. Go: ``Client.RequestShard``.
 
         Everything but the shard is as in `request_key`.
 
@@ -240,7 +240,7 @@ class Client:
         timeout: float | None = None,
     ) -> None:
         """
-        Send bytes to the owner of ``shard`` without a reply. The reference's ``Client.NotifyShard``.
+        Send bytes to the owner of ``shard`` without a reply. Go: ``Client.NotifyShard``.
 
         Everything but the shard is as in `notify_key`.
 

@@ -52,7 +52,7 @@ class _Entry:
 
 class KeyHandler:
     """
-    A handler that gives each key a handler of its own. The reference's ``NewKeyHandler``.
+    A handler that gives each key a handler of its own. Go: ``NewKeyHandler``.
 
         async def create(key: str) -> clstr.Handler:
             return Account(await load(key))  # its ``__call__`` takes an envelope

@@ -38,7 +38,7 @@ def message_type(message: object) -> str:
     """
     Return the name that ``message``, an object or a class, has on the wire.
 
-    The reference's ``getMessageType``. It is looked up on the class: ``message_type`` (a ``str``, a class method or a
+    Go: ``getMessageType``. It is looked up on the class: ``message_type`` (a ``str``, a class method or a
     static method), else the class's own name.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What clstr measures: the reference's eight measurements, as a protocol to implement."""
+"""What clstr measures: the eight measurements of clstr-go, as a protocol to implement."""
 
 from __future__ import annotations
 

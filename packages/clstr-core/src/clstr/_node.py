@@ -27,7 +27,7 @@ _ID_LENGTH = 6
 
 class Node:
     """
-    Owns shards and runs ``handler`` for their messages, until it is stopped. The reference's ``Node``.
+    Owns shards and runs ``handler`` for their messages, until it is stopped. Go: ``Node``.
 
         async with clstr.Node(transport, handler, node_id="node-1", nodes=["node-1", "node-2"], num_shards=64):
             ...  # it serves until the block ends
@@ -117,7 +117,7 @@ class Node:
 
     async def run(self) -> None:
         """
-        Serve until the node is stopped, then drain. The reference's ``Node.Run``, which did not block.
+        Serve until the node is stopped, then drain. Go: ``Node.Run``, which did not block.
 
         Returns after `stop` or `aclose`, or when the transport is closed. When the task is cancelled, the node drains
         first; a second cancellation ends the draining.

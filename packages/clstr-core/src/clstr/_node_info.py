@@ -12,7 +12,7 @@ NODE_INFO_REQUEST = b"{}"
 
 class NodeInfo(msgspec.Struct, frozen=True):
     """
-    A node, as `ScopedClient.get_node_info` describes it. The reference's ``GetNodeInfoResponse``.
+    A node, as `ScopedClient.get_node_info` describes it. Go: ``GetNodeInfoResponse``.
 
     Attributes:
         node_id: The node's id.

@@ -16,7 +16,7 @@ OUT = TypeVar("OUT")
 
 class Request(Generic[IN, OUT]):
     """
-    Sends one kind of message to one place and returns one kind of reply. The reference's ``Request[IN, OUT]``.
+    Sends one kind of message to one place and returns one kind of reply. Go: ``Request[IN, OUT]``.
 
         get_user = clstr.Request(client.key("user-123"), GetUser, User)
         user = await get_user(GetUser("123"))

@@ -24,7 +24,7 @@ class ScopedClient(msgspec.Struct, eq=False):
 
     Every method takes ``headers`` (added to the client's), ``ttl`` and ``timeout``, both in seconds and finite and
     above 0; what is left out is as `Client.key` or `Client.shard` was told, or else as the client was. Messages are
-    sent as JSON. The reference's ``ScopedClient``.
+    sent as JSON. Go: ``ScopedClient``.
     """
 
     _sender: Sender
@@ -83,7 +83,7 @@ class ScopedClient(msgspec.Struct, eq=False):
         timeout: float | None = None,
     ) -> Any:
         """
-        Send ``message`` and wait for its reply. The reference's ``ScopedClient.Request``.
+        Send ``message`` and wait for its reply. Go: ``ScopedClient.Request``.
 
         Args:
             message: A msgspec struct, dataclass, attrs object or pydantic model. Its class names its type on the wire,
@@ -118,9 +118,9 @@ class ScopedClient(msgspec.Struct, eq=False):
         timeout: float | None = None,
     ) -> None:
         """
-        Send ``message`` and return when it is on its way to its owner. The reference's ``ScopedClient.Notify``.
+        Send ``message`` and return when it is on its way to its owner. Go: ``ScopedClient.Notify``.
 
-        The reference waits for the handler; this does not, and never learns what became of the message.
+        clstr-go waits for the handler; this does not, and never learns what became of the message.
 
         Args:
             message: As in `request`.
@@ -145,7 +145,7 @@ class ScopedClient(msgspec.Struct, eq=False):
         timeout: float | None = None,
     ) -> NodeInfo:
         """
-        Ask the owner of the key or shard who it is. The reference's ``ScopedClient.GetNodeInfo``.
+        Ask the owner of the key or shard who it is. Go: ``ScopedClient.GetNodeInfo``.
 
         Args:
             headers: Text by name, added to the client's.

@@ -14,7 +14,7 @@ from clstr.errors import ReservedHeaderError
 
 class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     """
-    The options of a message. The reference's ``EnvelopeOption``.
+    The options of a message. Go: ``EnvelopeOption``.
 
     Attributes:
         headers: Checked, and never changed after that.

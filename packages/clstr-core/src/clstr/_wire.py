@@ -27,7 +27,7 @@ DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, Value
 
 
 class RequestFrame(msgspec.Struct, omit_defaults=True):
-    """A request or a notify. The first seven fields are the reference's, in its order; the rest are ours."""
+    """A request or a notify. The first seven fields are clstr-go's, in its order; the rest are ours."""
 
     shard: int
     type: str

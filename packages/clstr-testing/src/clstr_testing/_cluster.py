@@ -172,7 +172,7 @@ def cluster(
     **options: Any,
 ) -> AbstractAsyncContextManager[Cluster]:
     """
-    Run a cluster for a test, to be entered with ``async with``. The reference's ``CreateTestCluster``.
+    Run a cluster for a test, to be entered with ``async with``. Go: ``CreateTestCluster``.
 
         async with cluster(handler) as c:
             assert await c.client.request_key("user-123", "GetUser") == b"..."
