@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import pytest
 
-from clstr._context import Current, current, is_refusal_of, refuse, set_current
+from clstr._context import Current, base_context, current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
 from clstr.errors import ClstrError, KeyRequiredError, OverloadedError, TransportClosedError
 
@@ -87,6 +88,25 @@ def test_a_message_is_unset_by_none(handling: Handling) -> None:
     with handling():
         set_current(None)
         assert current() is None
+
+
+# Work for a key, not for one message
+
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+def test_outside_of_transports_work_for_a_key_inherits_all_but_the_message(handling: Handling) -> None:
+    def seen() -> tuple[str, Current | None]:
+        return tenant.get(), current()
+
+    def run() -> None:
+        tenant.set("ada")
+        assert base_context().copy().run(seen) == ("ada", None)
+        with handling() as message:
+            assert base_context().copy().run(seen) == ("ada", None)
+            assert current() is message
+
+    contextvars.copy_context().run(run)
 
 
 # Refusals

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import TypeVar
 
 import msgspec
@@ -59,6 +59,10 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
         """Undo one `park`."""
         self.reclaim()
 
+    def base_context(self) -> Context:
+        """Return the context of `connect`; see `base_context`."""
+        return _without_message()
+
 
 _current: ContextVar[Current | None] = ContextVar("clstr_current", default=None)
 
@@ -74,6 +78,23 @@ def current() -> Current | None:
     """Return the message that this task, or the task that started it, is handling; ``None`` outside of handlers."""
     message = _current.get()
     return None if message is None or message.ended else message
+
+
+def base_context() -> Context:
+    """
+    Return the context that work for a key, not for one message, runs in a copy of.
+
+    That is the context of `connect`: a message's own holds its caller's deadline, trace and chain. It is shared, so
+    enter only its ``copy()``. Outside of transports it is the caller's context without the message that it handles.
+    """
+    message = _current.get()  # one that has ended still knows its transport
+    return _without_message() if message is None else message.base_context()
+
+
+def _without_message() -> Context:
+    context = copy_context()
+    context.run(set_current, None)
+    return context
 
 
 def refuse(error: E) -> E:

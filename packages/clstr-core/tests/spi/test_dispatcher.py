@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from clstr._context import current
+from clstr._context import base_context, current
 from clstr._envelope import Envelope
 from clstr.errors import (
     ClstrError,
@@ -154,6 +154,38 @@ async def test_handlers_start_in_the_context_of_the_opening_not_of_the_reader(en
     link.deliver("outer")
     await ticks()
     assert [getattr(envelope, "type", None) for envelope in seen] == ["outer", "inner"]
+
+
+async def test_work_for_a_key_has_the_context_of_the_opening_even_after_the_message(
+    open_engine: OpenEngine,
+) -> None:
+    """Neither the message nor what its handler set: an `on_stop` may follow long after."""
+    tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+    tenant.set("the application")
+    engine = await open_engine()
+    ended = asyncio.Event()
+    seen: list[tuple[str, object]] = []
+
+    def see() -> None:
+        seen.append((tenant.get(), current()))
+
+    async def afterwards() -> None:
+        await ended.wait()
+        base_context().copy().run(see)
+
+    async def handler(envelope: Envelope) -> bytes:
+        tenant.set("a caller")
+        base_context().copy().run(see)
+        left_behind.append(asyncio.create_task(afterwards()))
+        return b""
+
+    left_behind: list[asyncio.Task[None]] = []
+    await engine.subscribe([1], handler)
+    linked(engine).deliver("a")
+    await ticks()
+    ended.set()
+    await asyncio.wait_for(left_behind[0], 5)
+    assert seen == [("the application", None)] * 2
 
 
 # Lent slots.

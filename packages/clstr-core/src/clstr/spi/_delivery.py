@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from typing import TYPE_CHECKING
 
 from clstr._context import Current
@@ -90,6 +91,10 @@ class Delivery(Current, eq=False, kw_only=True):
         """Take the slot back, without waiting for it."""
         if self._is_here():
             self.dispatcher.unpark(self)
+
+    def base_context(self) -> contextvars.Context:
+        """Return the context of `connect`."""
+        return self.dispatcher.context
 
     def _is_here(self) -> bool:
         """Tell whether this is the handler's loop: one that it started in another thread has no slot to lend."""

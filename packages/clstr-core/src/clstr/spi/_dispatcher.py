@@ -62,6 +62,11 @@ class Dispatcher:
         return self._loop
 
     @property
+    def context(self) -> contextvars.Context:
+        """The context of `connect`, without a message. Every handler runs in a copy."""
+        return self._context
+
+    @property
     def active(self) -> int:
         """Handlers that hold a slot."""
         return self._active
