@@ -244,6 +244,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Show a cluster at work: nodes, keyed requests, a take-over; with ``-- --broker nats`` on a real broker."""
+    """Show a cluster at work: nodes, keyed requests, a hand-over; with ``-- --broker nats`` on a real broker."""
     install(session, *pins("brokers"))
     session.run("python", "docs/examples/demo.py", *session.posargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_the_demo_shows_every_section(broker: list[str]) -> None:
     assert "requests/s" in result.stdout
     assert "\033" not in result.stdout  # plain when piped
     assert re.search(r"node-b +0", result.stdout)
+    assert [line for line in result.stdout.splitlines() if len(line) > 80] == []  # a terminal's width
+
+
+@pytest.mark.parametrize("buffering", ["", "1"], ids=["buffered", "unbuffered"])
+def test_the_demo_ends_in_silence_when_its_reader_has_read_enough(buffering: str) -> None:
+    command = [sys.executable, str(DEMO), "--requests", "10"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": buffering}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=TOP, env=environment) as demo:
+        assert demo.stdout
+        assert demo.stderr
+        demo.stdout.close()
+        assert demo.stderr.read() == b""
+        demo.wait(60)
 
 
 def test_the_demo_reads_orders_from_standard_input() -> None:

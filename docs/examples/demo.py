@@ -1,5 +1,5 @@
 """
-A cluster at work: three nodes, many callers, a shard map, a take-over, an error, and figures.
+A cluster at work: three nodes, many callers, a shard map, a hand-over, an error, and figures.
 
     python docs/examples/demo.py [--broker nats|redis|zmq | --url URL] [--input FILE]
 
@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
+import textwrap
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -112,6 +114,11 @@ def heading(number: int, text: str) -> None:
     print(f"\n{bold}{number}. {text}{plain}")
 
 
+def say(text: str) -> None:
+    """Print a sentence below its section's title, in lines that fit a terminal of 80 columns."""
+    print(textwrap.fill(text, width=80, initial_indent="   ", subsequent_indent="   "))
+
+
 def show_map(nodes: Iterable[clstr.Node]) -> None:
     """Print who owns how many shards, and which."""
     print(f"   {'node':8} {'shards':>6}  which")
@@ -145,8 +152,8 @@ async def send_all(client: clstr.Client, orders: list[Order], requests: int, cal
     return seconds
 
 
-async def take_over(leaver: clstr.Node, others: list[clstr.Node]) -> None:
-    """Stop a node; the others acquire what rendezvous hashing now gives them, and nothing else moves."""
+async def hand_over(leaver: clstr.Node, others: list[clstr.Node]) -> None:
+    """Release a node's shards, then acquire them where rendezvous hashing now puts them; nothing else moves."""
     leaving = leaver.shards
     await leaver.release(leaving)
     owners = clstr.assign_shards([node.node_id for node in others], NUM_SHARDS)
@@ -161,8 +168,8 @@ async def show_unowned(client: clstr.Client, node: clstr.Node) -> None:
     try:
         await client.shard(shard).request(AddItem("tea", 1))
     except clstr.NoShardSubscriberError as error:
-        print(f"   {type(error).__name__}: {error}")
-        print(f"   maybe_executed={error.maybe_executed}: it certainly did not run, so it is safe to send again")
+        say(f"{type(error).__name__}: {error}")
+        say(f"maybe_executed={error.maybe_executed}: it certainly did not run, so it is safe to send again")
     await node.acquire([shard])
 
 
@@ -191,19 +198,20 @@ async def run(url: str, orders: list[Order], requests: int, callers: int) -> Non
             nodes.append(await stack.enter_async_context(node))
         client = clstr.Client(await stack.enter_async_context(clstr.connect(url)), num_shards=NUM_SHARDS)
 
-        heading(1, f"{len(NODES)} nodes share {NUM_SHARDS} shards; everybody computes the same map, nobody coordinates")
+        heading(1, f"{len(NODES)} nodes share {NUM_SHARDS} shards; each computes the same map, without a coordinator")
         show_map(nodes)
 
         heading(2, "Typed requests by key: each cart's orders reach the one node that owns it")
         await show_orders(client, orders[:6])
 
-        heading(3, "node-b stops, the others take over its shards, and nothing else moves")
-        await take_over(nodes[1], [nodes[0], nodes[2]])
+        heading(3, "node-b hands its shards over, and no other shard moves")
+        say("This program does it: node-b.release(), then acquire() at the others.")
+        await hand_over(nodes[1], [nodes[0], nodes[2]])
         show_map(nodes)
         await show_orders(client, orders[:6])
-        print("   (a cart that moved begins empty: these nodes keep carts in memory, and nowhere else)")
+        say("(a cart that moved begins empty: these nodes keep carts only in memory)")
 
-        heading(4, "Nobody owns a shard: a typed error at once, no waiting")
+        heading(4, "A shard without an owner: a typed error at once, without waiting")
         await show_unowned(client, nodes[0])
 
         heading(5, f"{requests:,} requests from {callers} callers at once")
@@ -235,8 +243,11 @@ def main() -> None:
         parser.error("--requests must be at least 2, --callers at least 1")
     try:
         asyncio.run(run_on(options.broker, options.url, orders, options.requests, options.callers))
+        sys.stdout.flush()
     except (clstr.ClstrError, clstr_testing.ServerNotFoundError, ValueError) as error:
         parser.exit(1, f"{type(error).__name__}: {error}\n")
+    except BrokenPipeError:  # `demo.py | head -1` has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the flush at exit fails too
 
 
 if __name__ == "__main__":
