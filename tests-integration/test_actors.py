@@ -154,6 +154,63 @@ async def test_a_call_chain_that_comes_back_fails_at_once_over_nodes(connect: Co
         assert "Visitor:a -> Visitor:b -> Visitor:a" in str(caught.value)
 
 
+async def test_what_a_request_led_to_that_its_sender_gave_up_comes_in_its_turn(connect: Connect) -> None:
+    """A asks B and gives up, then asks C; what B sends to A now is neither a cycle nor in the midst of anything."""
+    asked, answered = asyncio.Event(), asyncio.Event()
+    order: list[str] = []
+
+    class Ask(msgspec.Struct, clstr.Message[Total]):
+        pass
+
+    class Hold(msgspec.Struct, clstr.Message[Total]):
+        pass
+
+    class First(clstr.Actor):
+        reentrant = True
+
+        @clstr.handles(Ask)
+        async def ask(self, _message: Ask, _context: clstr.Context) -> Total:
+            given_up = asyncio.ensure_future(client.key("b").request(Visit([])))
+            await asked.wait()
+            given_up.cancel()
+            total = await client.key("c").request(Hold())
+            order.append("asked")
+            return total
+
+        @clstr.handles(Add)
+        async def add(self, _message: Add, _context: clstr.Context) -> Total:
+            order.append("added")
+            return Total(1)
+
+    class Others(clstr.Actor):
+        @clstr.handles(Visit)
+        async def visit(self, _message: Visit, _context: clstr.Context) -> Total:
+            asked.set()
+            try:
+                return await client.key("a").request(Add(1))
+            except clstr.CallCycleError:
+                order.append("cycle")
+                raise
+            finally:
+                answered.set()
+
+        @clstr.handles(Hold)
+        async def hold(self, _message: Hold, _context: clstr.Context) -> Total:
+            for _ in range(10):  # so that the message from B is there, and would have come in
+                await client.shard(0).get_node_info()
+            return Total(0)
+
+    transport = await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS)
+    router = clstr.Router()
+    router.include(clstr.ActorHandler(First))
+    router.include(clstr.ActorHandler(Others))
+    async with clstr.Node(transport, router, shards=range(NUM_SHARDS)):
+        await asyncio.wait_for(client.key("a").request(Ask(), timeout=30), 30)
+        await asyncio.wait_for(answered.wait(), 30)
+    assert order == ["asked", "added"]
+
+
 async def test_a_released_shard_stores_its_state_before_another_node_has_it(connect: Connect) -> None:
     handlers = {node_id: clstr.ActorHandler(Tally) for node_id in NODES}
     transport = await connect()

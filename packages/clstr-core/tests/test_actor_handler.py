@@ -16,7 +16,7 @@ import pytest
 import clstr_testing
 from clstr._actor import Actor, every, handles
 from clstr._actor_handler import ActorHandler
-from clstr._chain import extend
+from clstr._chain import CallIds, new_call
 from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._message import Message
@@ -111,13 +111,7 @@ class Worker(Actor):
 
 
 class Asking(Current):
-    """A message whose handler awaits the answer to a request, or does not."""
-
-    asks: bool = True
-
-    @property
-    def is_waiting(self) -> bool:
-        return self.asks
+    """A message whose handler may await the answers to requests, which a test gives it."""
 
     def time_left(self) -> float:
         return 60.0
@@ -157,12 +151,10 @@ def send(handler: ActorHandler, key: str, name: str = "x", type_: str = "Do", sh
     return asyncio.create_task(call(handler, message(key, name, type_, shard)))
 
 
-def ask(
-    handler: ActorHandler, key: str, name: str, *chain: str, asks: bool = True, type_: str = "Do"
-) -> tuple[Answer, Asking]:
-    """Send a message that came over ``chain``, and whose handler awaits the answer to a request if it ``asks``."""
-    inside = Asking(envelope=message(key, name, type_))
-    inside.chain, inside.asks = chain, asks
+def ask(handler: ActorHandler, key: str, name: str, *chain: str, type_: str = "Do") -> tuple[Answer, Asking]:
+    """Send a message that came over ``chain``, and whose handler awaits the answer to ``Worker:key#name``."""
+    inside = Asking(envelope=message(key, name, type_), chain=chain)
+    inside.begin_call(f"Worker:{key}#{name}")
 
     async def call() -> bytes | None:
         set_current(inside)
@@ -340,7 +332,7 @@ async def test_a_chain_that_comes_back_to_a_busy_key_is_refused_and_shown(world:
     world.hold("a outer")
     outer, _ = ask(handler, "a", "outer")
     await ticks()
-    error = await refused(handling, handler, message("a"), "Worker:a", "Worker:b")
+    error = await refused(handling, handler, message("a"), "Worker:a#outer", "Worker:b#1")
     assert isinstance(error, CallCycleError)
     assert error.chain == "Worker:a -> Worker:b -> Worker:a"
     await world.let_go("a outer")
@@ -357,7 +349,7 @@ async def test_a_chain_that_comes_back_to_an_actor_that_starts_is_refused(
     world.hold("start a")
     outer, _ = ask(handler, "a", "outer")
     await ticks()
-    error = await refused(handling, handler, message("a"), "Worker:a", "Worker:b")
+    error = await refused(handling, handler, message("a"), "Worker:a#outer", "Worker:b#1")
     assert isinstance(error, CallCycleError)
     await world.let_go("start a")
     assert await outer == b'"outer by 1"'
@@ -367,7 +359,7 @@ async def test_a_chain_that_comes_back_to_a_key_that_is_not_busy_is_no_cycle(han
     handler = ActorHandler(Worker)
     for number in range(2):  # without an actor, and with an idle one
         with handling(envelope=message("a")) as inside:
-            inside.chain = ("Worker:a", "Worker:b")
+            inside.chain = ("Worker:a#outer", "Worker:b#1")
             assert await handler(message("a", str(number))) == f'"{number} by 1"'.encode()
 
 
@@ -380,24 +372,83 @@ async def test_a_reentrant_actor_runs_at_once_what_comes_back_to_it(
     (outer, _), other = ask(handler, "a", "outer"), send(handler, "a", "other")
     await ticks()
     with handling(envelope=message("a")) as inside:
-        inside.chain = ("Worker:a", "Worker:b")
+        inside.chain = ("Worker:a#outer", "Worker:b#1")
         assert await handler(message("a", "inner")) == b'"inner by 1"'
     assert world.events == ["start a", "a outer", "a inner"]  # others wait for their turn all the same
     await world.let_go("a outer")
     assert [await outer, await other] == [b'"outer by 1"', b'"other by 1"']
 
 
-async def test_a_chain_that_comes_back_to_a_message_that_waits_for_nothing_waits_for_its_turn(world: World) -> None:
-    """It gave the request up that led here: its end will come."""
+@pytest.mark.parametrize("reentrant", [False, True])
+async def test_what_a_request_led_to_that_was_given_up_waits_for_its_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch, reentrant: bool
+) -> None:
+    """The message that sent it handles on, and awaits something else now: waiting for its end is no cycle."""
+    monkeypatch.setattr(Worker, "reentrant", reentrant)
     handler = ActorHandler(Worker)
     world.hold("a outer")
-    outer, _ = ask(handler, "a", "outer", asks=False)
+    outer, asking = ask(handler, "a", "outer")
     await ticks()
-    inner, _ = ask(handler, "a", "inner", "Worker:a", "Worker:b")
+    asking.end_call("Worker:a#outer")
+    asking.begin_call("Worker:a#another")
+    inner, _ = ask(handler, "a", "inner", "Worker:a#outer", "Worker:b#1")
     await ticks()
     assert world.events == ["start a", "a outer"]
     await world.let_go("a outer")
     assert [await outer, await inner] == [b'"outer by 1"', b'"inner by 1"']
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+async def test_what_led_here_from_a_message_that_has_ended_waits_for_the_one_that_is_handled(
+    world: World, monkeypatch: pytest.MonkeyPatch, reentrant: bool
+) -> None:
+    """Its caller gave up and ended; the actor awaits an answer for another message now."""
+    monkeypatch.setattr(Worker, "reentrant", reentrant)
+    handler = ActorHandler(Worker)
+    await ask(handler, "a", "first")[0]
+    world.hold("a second")
+    second, _ = ask(handler, "a", "second")
+    await ticks()
+    stale, _ = ask(handler, "a", "stale", "Worker:a#first", "Worker:b#1")
+    await ticks()
+    assert world.events[2:] == ["a second"]
+    await world.let_go("a second")
+    assert [await second, await stale] == [b'"second by 1"', b'"stale by 1"']
+
+
+@pytest.mark.parametrize("forged", ["Worker:a", "Worker:a#", "Worker:a#guess", "Worker:a#x#outer", "Other:a#outer"])
+async def test_a_chain_that_this_node_did_not_write_opens_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, forged: str
+) -> None:
+    monkeypatch.setattr(Worker, "reentrant", True)
+    handler = ActorHandler(Worker)
+    world.hold("a outer")
+    outer, _ = ask(handler, "a", "outer")
+    await ticks()
+    stranger, _ = ask(handler, "a", "stranger", forged)
+    await ticks()
+    assert world.events == ["start a", "a outer"]
+    await world.let_go("a outer")
+    assert [await outer, await stranger] == [b'"outer by 1"', b'"stranger by 1"']
+
+
+async def test_of_several_calls_of_one_actor_on_a_chain_the_latest_counts(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The message in its midst gave its request up: nothing of the actor awaits what that led to."""
+    monkeypatch.setattr(Worker, "reentrant", True)
+    handler = ActorHandler(Worker)
+    world.hold("a outer", "a inner")
+    outer, _ = ask(handler, "a", "outer")
+    await ticks()
+    inner, asking = ask(handler, "a", "inner", "Worker:a#outer", "Worker:b#1")
+    await ticks()
+    asking.end_call("Worker:a#inner")
+    late, _ = ask(handler, "a", "late", "Worker:a#outer", "Worker:b#1", "Worker:a#inner")
+    await ticks()
+    assert world.events == ["start a", "a outer", "a inner"]
+    await world.let_go("a inner", "a outer")
+    assert [await each for each in (outer, inner, late)] == [b'"outer by 1"', b'"inner by 1"', b'"late by 1"']
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -410,9 +461,9 @@ async def test_a_cycle_is_seen_whether_the_mailbox_is_full_or_not(
     (outer, _), waiting = ask(handler, "a", "outer"), send(handler, "a", "waiting")
     await ticks()
     if reentrant:
-        assert await ask(handler, "a", "inner", "Worker:a")[0] == b'"inner by 1"'
+        assert await ask(handler, "a", "inner", "Worker:a#outer")[0] == b'"inner by 1"'
     else:
-        assert isinstance(await refused(handling, handler, message("a"), "Worker:a"), CallCycleError)
+        assert isinstance(await refused(handling, handler, message("a"), "Worker:a#outer"), CallCycleError)
     await world.let_go("a outer")
     await asyncio.gather(outer, waiting)
 
@@ -424,9 +475,9 @@ async def test_a_turn_ends_with_the_last_message_of_it(world: World, monkeypatch
     world.hold("a outer", "a inner")
     outer, message_ = ask(handler, "a", "outer")
     await ticks()
-    inner, _ = ask(handler, "a", "inner", "Worker:a", "Worker:b")
+    inner, _ = ask(handler, "a", "inner", "Worker:a#outer", "Worker:b#1")
     await ticks()
-    message_.asks = False
+    message_.end_call("Worker:a#outer")
     await world.let_go("a outer")
     assert await outer == b'"outer by 1"'
     another = send(handler, "a", "another")
@@ -448,10 +499,10 @@ async def test_what_a_message_in_the_midst_leads_to_is_in_the_midst_too(
     world.hold("a outer", "a inner")
     outer, _ = ask(handler, "a", "outer")
     await ticks()
-    inner, _ = ask(handler, "a", "inner", "Worker:a")
+    inner, _ = ask(handler, "a", "inner", "Worker:a#outer")
     await ticks()
     await world.let_go("a outer")
-    assert await ask(handler, "a", "innermost", "Worker:a", "Worker:a")[0] == b'"innermost by 1"'
+    assert await ask(handler, "a", "innermost", "Worker:a#outer", "Worker:a#inner")[0] == b'"innermost by 1"'
     await world.let_go("a inner")
     await asyncio.gather(outer, inner)
     assert len(handler) == 1
@@ -468,7 +519,7 @@ async def test_errors_of_messages_in_the_midst_reach_on_error_and_the_restart_co
     await ticks()
     for name in ("first", "second"):  # the second asks for a restart too: one is enough
         with pytest.raises(ValueError, match=name):
-            await ask(handler, "a", name, "Worker:a", type_="Fail")[0]
+            await ask(handler, "a", name, "Worker:a#outer", type_="Fail")[0]
     following = send(handler, "a", "following")
     await ticks()
     assert world.events == ["start a", "a outer", "error first", "error second"]
@@ -483,10 +534,11 @@ async def test_long_keys_are_told_from_one_another_on_chains(world: World, handl
     world.hold(f"{long} outer")
     outer, inside = ask(handler, long, "outer")
     await ticks()
-    [name] = extend((), inside.name)
-    assert len(name) == 48
-    assert isinstance(await refused(handling, handler, message(long), name), CallCycleError)
-    assert await ask(handler, other, "x", name)[0] == b'"x by 2"'
+    call_ = new_call(inside.name or "", CallIds())
+    inside.begin_call(call_)
+    assert len(call_.partition("#")[0]) == 48
+    assert isinstance(await refused(handling, handler, message(long), call_), CallCycleError)
+    assert await ask(handler, other, "x", call_)[0] == b'"x by 2"'
     await world.let_go(f"{long} outer")
     await outer
 
@@ -498,7 +550,7 @@ async def test_an_actor_of_another_kind_with_that_key_is_no_cycle(world: World, 
     outer = send(handler, "a", "outer")
     await ticks()
     with handling(envelope=message("a")) as inside:
-        inside.chain = ("Account:a", "Audit:b")
+        inside.chain = ("Account:a#1", "Audit:b#2")
         waiting = send(handler, "a", "inner")
         await ticks()
         await world.let_go("a outer")

@@ -40,9 +40,15 @@ def test_a_message_holds_its_depth_and_chain() -> None:
     assert (message.depth, message.chain) == (2, ("a", "b"))
 
 
-def test_a_message_waits_for_no_answer_unless_its_transport_says_so(handling: Handling) -> None:
+def test_a_message_awaits_the_answers_to_the_calls_that_it_has_begun_and_not_ended(handling: Handling) -> None:
     with handling() as message:
-        assert not message.is_waiting
+        message.end_call("never begun")
+        assert not message.awaits("a#1")
+        message.begin_call("a#1")
+        message.begin_call("a#2")
+        message.end_call("a#1")
+        message.end_call("a#1")
+        assert (message.awaits("a#1"), message.awaits("a#2")) == (False, True)
 
 
 def test_a_message_that_has_ended_is_nobody_s(handling: Handling) -> None:

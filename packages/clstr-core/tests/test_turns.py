@@ -44,16 +44,16 @@ class Parking(Current):
     """A message that records when it lends its slot."""
 
     envelope: Envelope = Envelope(shard=0, type="t")
-    calls: list[str] = msgspec.field(default_factory=list)
+    slots: list[str] = msgspec.field(default_factory=list)
 
     def time_left(self) -> float:
         return 1.0
 
     def lend(self) -> None:
-        self.calls.append("lend")
+        self.slots.append("lend")
 
     def reclaim(self) -> None:
-        self.calls.append("reclaim")
+        self.slots.append("reclaim")
 
 
 async def ticks(count: int = 5) -> None:
@@ -154,13 +154,13 @@ async def test_who_waits_parks_its_message_and_who_need_not_wait_does_not() -> N
     turns, message = Turns(), Parking()
     set_current(message)
     await turns.take()
-    assert message.calls == []
+    assert message.slots == []
     waiting = asyncio.create_task(turns.take())
     await ticks()
-    assert message.calls == ["lend"]
+    assert message.slots == ["lend"]
     turns.end()
     await waiting
-    assert message.calls == ["lend", "reclaim"]
+    assert message.slots == ["lend", "reclaim"]
 
 
 async def test_who_gives_up_unparks_its_message() -> None:
@@ -172,7 +172,7 @@ async def test_who_gives_up_unparks_its_message() -> None:
     waiting.cancel()
     await ticks()
     assert waiting.cancelled()
-    assert message.calls == ["lend", "reclaim"]
+    assert message.slots == ["lend", "reclaim"]
 
 
 async def test_a_place_is_taken_when_it_is_claimed_and_one_may_claim_the_first() -> None:
@@ -195,7 +195,7 @@ async def test_who_was_given_the_turn_before_it_waits_does_not_park() -> None:
     place = turns.claim()
     assert turns.is_taken
     assert await turns.wait(place)
-    assert message.calls == []
+    assert message.slots == []
 
 
 @pytest.mark.parametrize("is_away", [False, True])

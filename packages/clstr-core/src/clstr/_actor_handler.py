@@ -11,7 +11,7 @@ from typing import Any
 
 from clstr._actor import Actor
 from clstr._cell import Cell, wait_for_stops
-from clstr._chain import chain_name, extend
+from clstr._chain import describe, latest_call
 from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._idle_keys import IdleKeys
@@ -190,19 +190,21 @@ class ActorHandler:
         if self._kind is not None:  # nobody knows its kind before the first has been made
             inside.name = f"{self._kind}:{key}"
 
-    def _waits_for(self, key: str, inside: Current) -> bool:
-        """Tell whether the actor of ``key`` waits for the answer to a request that led here."""
-        cell = self._cells.get(key)
-        is_caller = inside.name is not None and chain_name(inside.name) in inside.chain
-        return cell is not None and is_caller and cell.is_waiting
-
     def _reenter(self, key: str, inside: Current) -> Cell | None:
-        """Let a message in while the one that led to it waits for its answer; ``None`` if there is none such."""
-        if not self._waits_for(key, inside):
+        """
+        Let a message in while the one that led to it awaits its answer; return ``None`` if it is to wait for its turn.
+
+        Only the actor's latest call on the chain counts. If that has ended, nobody here waits for this message,
+        whatever else the actor awaits.
+        """
+        cell = self._cells.get(key)
+        if cell is None or inside.name is None:
             return None
-        cell = self._cells[key]
+        call = latest_call(inside.chain, inside.name)
+        if call is None or not cell.awaits(call):
+            return None
         if cell.actor is None or not cell.actor.reentrant:  # none: it starts
-            raise refuse(CallCycleError(" -> ".join(extend(inside.chain, inside.name))))
+            raise refuse(CallCycleError(describe(inside.chain, inside.name)))
         cell.users += 1
         return cell
 

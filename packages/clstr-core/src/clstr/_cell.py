@@ -39,10 +39,9 @@ class Cell:
         self.turns = Turns()
         self.users = 0
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether a message whose turn it is waits for an answer: what it led to must not wait for that turn."""
-        return any(message is not None and message.is_waiting for message in self._messages)
+    def awaits(self, call: str) -> bool:
+        """Tell whether a message whose turn it is awaits the answer to ``call``: what that led to must not wait."""
+        return any(message is not None and message.awaits(call) for message in self._messages)
 
     def begin(self, message: Current | None) -> None:
         """Handle ``message`` in the turn, which was taken for it or for one in whose midst it is handled."""

@@ -20,9 +20,10 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     Attributes:
         envelope: The message.
         depth: How many handlers deep its sender was; 0 for a message from outside.
-        chain: The keys on the call chain that led here, oldest first; its own is not among them.
+        chain: The calls that led here, oldest first, see `clstr._chain`; none of its own is among them.
         name: What stands for it on the chain of its own requests, if that is more than its key.
         ended: Whether its handler has ended; tasks that it left behind no longer act for it.
+        calls: Its own requests that await an answer now, as they stand on chains; ``None`` before the first.
     """
 
     envelope: Envelope
@@ -30,14 +31,25 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     chain: tuple[str, ...] = ()
     ended: bool = False
     name: str | None = None
+    calls: set[str] | None = None
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: payloads are no text for logs
 
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the handler awaits the answer to a request of its own."""
-        return False
+    def begin_call(self, call: str) -> None:
+        """Note that the handler awaits the answer to ``call`` until `end_call`."""
+        if self.calls is None:
+            self.calls = set()
+        self.calls.add(call)
+
+    def end_call(self, call: str) -> None:
+        """Note that the handler no longer awaits the answer to ``call``: it has it, or gave up."""
+        if self.calls is not None:
+            self.calls.discard(call)
+
+    def awaits(self, call: str) -> bool:
+        """Tell whether the handler awaits the answer to ``call``, which stands on a chain."""
+        return self.calls is not None and call in self.calls
 
     def time_left(self) -> float:
         """Return the seconds until the handler is cancelled, at least 0."""

@@ -1053,7 +1053,7 @@ async def test_a_handler_that_asks_somebody_beside_its_wait_for_a_turn_has_run(
     engine, _ = await wait_for_turn(asks=True)
     link.deliver("a", ttl_ms=1000)
     await ticks()
-    assert engine.dispatcher.running()[0].is_waiting
+    assert engine.dispatcher.running()[0].has_run
     assert engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard)) == 0
     await asyncio.sleep(1.1)
     error = link.answer_to("a")
@@ -1067,7 +1067,7 @@ async def test_what_was_refused_and_has_not_ended_yet_is_not_refused_again(
     engine, _ = await wait_for_turn()
     link.deliver("a")
     await ticks()
-    assert not engine.dispatcher.running()[0].is_waiting
+    assert not engine.dispatcher.running()[0].has_run
     counted = [
         engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard))
         for _ in range(2)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from clstr._chain import chain_name
+from clstr._context import current
 from clstr._envelope import Envelope
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_SECONDS, MAX_TTL_MS
 from clstr._wire import JSON, PROTOCOL_VERSION
@@ -192,10 +193,40 @@ async def test_a_request_of_a_handler_carries_its_depth_and_chain(engine: Engine
     link.deliver("t", depth=4, chain=["k1"], headers={"x-clstr-key": "k2"})
     link.deliver("t", depth=0)  # sent by shard: it has no key to add
     await ticks()
-    assert [(sent.frame.depth, sent.frame.chain) for sent in link.sent] == [(5, ["k1", "k2"])] * 2 + [(1, [])] * 2
+    assert [(sent.frame.depth, names(sent)) for sent in link.sent] == [(5, ["k1", "k2"])] * 2 + [(1, [])] * 2
+    calls = [sent.frame.chain[-1] for sent in link.sent[:2]]
+    assert calls[0] != calls[1]  # each request has its own id
     for sent in link.sent:
         link.answer(sent)
     await ticks()
+
+
+async def test_a_handler_awaits_its_request_until_it_is_answered_or_given_up(engine: Engine, link: FakeLink) -> None:
+    """That is what a message that comes back over a chain is held to."""
+    seen: list[list[bool]] = []
+
+    async def handler(_: Envelope) -> bytes:
+        inside = current()
+        assert inside is not None
+        requests = [asyncio.ensure_future(engine.request(message(shard=shard), timeout=60)) for shard in (2, 3, 4)]
+        await ticks()
+        calls = [sent.frame.chain[-1] for sent in link.sent]
+        seen.append([inside.awaits(call) for call in calls])
+        link.answer(link.sent[0])
+        requests[1].cancel()
+        await asyncio.wait(requests[:2])
+        seen.append([inside.awaits(call) for call in calls])
+        link.sink.failed(link.sent[2].token, ConnectionLostError("gone"))
+        await asyncio.wait(requests)
+        assert isinstance(requests[2].exception(), ConnectionLostError)
+        seen.append([inside.awaits(call) for call in calls])
+        return b"done"
+
+    await engine.subscribe([1], handler)
+    link.deliver("t", headers={"x-clstr-key": "k"})
+    await ticks(60)
+    assert link.answer_to("t") == b"done"
+    assert seen == [[True, True, True], [False, False, True], [False, False, False]]
 
 
 async def test_a_long_chain_forgets_its_oldest_keys(engine: Engine, link: FakeLink) -> None:
@@ -203,16 +234,25 @@ async def test_a_long_chain_forgets_its_oldest_keys(engine: Engine, link: FakeLi
         return await engine.request(message(shard=2))
 
     await engine.subscribe([1], handler)
-    many = [f"k{index}" for index in range(MAX_CHAIN_KEYS)]
+    many = [f"k{index}#1" for index in range(MAX_CHAIN_KEYS)]
     long, long_key = "x" * (MAX_CHAIN_BYTES // 2), "ä" * 1000  # the first as another implementation may send it
-    for key, chain in (("next", many), ("next", [long, long]), (long_key, ["k1"])):
+    for key, chain in (("next", many), ("next", [long, long]), (long_key, ["k1#1"])):
         link.deliver("t", chain=chain, depth=1, headers={"x-clstr-key": key})
     await ticks()
-    chains = [sent.frame.chain for sent in link.sent]
-    assert chains == [[*many[1:], "next"], [long, "next"], ["k1", chain_name(long_key)]]
+    expected = [
+        [*(f"k{index}" for index in range(1, MAX_CHAIN_KEYS)), "next"],
+        [long, "next"],
+        ["k1", chain_name(long_key)],
+    ]
+    assert [names(sent) for sent in link.sent] == expected
     for sent in link.sent:
         link.answer(sent)
     await ticks()
+
+
+def names(sent: Sent) -> list[str]:
+    """Return the chain of a message without the ids of its calls."""
+    return [call.partition("#")[0] for call in sent.frame.chain]
 
 
 # What is refused before anything is sent.

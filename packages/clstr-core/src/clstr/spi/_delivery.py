@@ -54,11 +54,6 @@ class Delivery(Current, eq=False, kw_only=True):
         return f"shard {self.envelope.shard}, type {self.envelope.type!r}"
 
     @property
-    def is_waiting(self) -> bool:
-        """Whether the handler awaits the answer to a request of its own."""
-        return self.lent > self.parked
-
-    @property
     def has_run(self) -> bool:
         """
         Whether the handler may have done something.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from clstr._chain import extend
+from clstr._chain import CallIds, extend, new_call
 from clstr._context import Current, current
 from clstr._envelope import Envelope
 from clstr._limits import check_seconds
@@ -42,6 +42,7 @@ class _Call(msgspec.Struct):
         expires: When a node may no longer run it: loop time, infinite without a TTL.
         refusals: How many times it reached somebody who does not own its shard.
         has_asked: Whether it was sent again because the link asked for that.
+        own: What stands for it on its chain, if a handler with a name or a key sends it.
     """
 
     envelope: Envelope
@@ -51,6 +52,7 @@ class _Call(msgspec.Struct):
     oneway: bool
     depth: int
     chain: list[str]
+    own: str | None = None
     refusals: int = 0
     has_asked: bool = False
 
@@ -63,6 +65,7 @@ class Sender:
         self._pending = engine.pending
         self._clock = loop.time
         self._codec = codec
+        self._ids = CallIds()  # its own: a forked process must not draw the same ones
         self.max_payload_bytes: int = 0
 
     async def exchange(self, envelope: Envelope, timeout: float, *, oneway: bool) -> bytes:
@@ -78,6 +81,8 @@ class Sender:
         call = self._new_call(envelope, check_seconds("timeout", timeout), now, inside, oneway=oneway)
         if inside is not None:
             inside.lend()  # the slot of the handler, meanwhile (T6)
+            if call.own is not None:
+                inside.begin_call(call.own)
         try:
             while True:
                 pending = self._pending.open(envelope.shard, len(envelope.data), call.deadline, timeout)
@@ -105,6 +110,8 @@ class Sender:
                 now = self._clock()
         finally:
             if inside is not None:
+                if call.own is not None:
+                    inside.end_call(call.own)
                 inside.reclaim()
 
     def _new_call(
@@ -118,8 +125,10 @@ class Sender:
         expires = math.inf if ttl is None else now + ttl
         if inside is None:
             return _Call(envelope, timeout, now + timeout, expires, oneway, 0, [])
-        chain = extend(inside.chain, inside.name or inside.envelope.key)
-        return _Call(envelope, timeout, now + timeout, expires, oneway, inside.depth + 1, chain)
+        name = inside.name or inside.envelope.key
+        own = new_call(name, self._ids) if name else None
+        chain = extend(inside.chain, own) if own else list(inside.chain)
+        return _Call(envelope, timeout, now + timeout, expires, oneway, inside.depth + 1, chain, own)
 
     async def _wait_up(self, call: _Call) -> float:
         """Wait for a lost link, and return when it came back."""
