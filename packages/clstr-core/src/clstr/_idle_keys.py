@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 
 
@@ -13,13 +14,14 @@ class IdleKeys:
 
     Args:
         idle_after: Seconds after which a key is given up; ``None`` is never.
-        give_up: Gets each such key; it must `remove` it.
+        give_up: Gets each such key, which is not idle any more then.
     """
 
     def __init__(self, idle_after: float | None, give_up: Callable[[str], object]) -> None:
         self._idle_after = idle_after
         self._give_up = give_up
-        self._since: dict[str, float] = {}  # loop time, in order
+        # Loop time, in order. Not a dict: a dict finds its first item by stepping over those that were removed.
+        self._since: OrderedDict[str, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None  # one for all keys
         self._clock: Callable[[], float] = float  # of the timer's loop; without one the times are of no meaning
 
@@ -67,7 +69,8 @@ class IdleKeys:
         self._timer = None
         # Timers run early by up to the clock's resolution.
         until = self._clock() - idle_after + 0.001
-        for key in [key for key, since in self._since.items() if since <= until]:
+        while (key := self.oldest()) is not None and self._since[key] <= until:
+            self.remove(key)
             self._give_up(key)
-        if self._since and self._timer is None:
-            self._watch(next(iter(self._since.values())) + idle_after, idle_after)
+        if key is not None and self._timer is None:
+            self._watch(self._since[key] + idle_after, idle_after)
