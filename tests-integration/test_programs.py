@@ -40,7 +40,7 @@ def test_the_demo_shows_every_section(broker: list[str]) -> None:
     result = run(str(DEMO), "--requests", "500", *broker)
     assert result.stderr == ""
     assert [line[0] for line in re.findall(r"^\d\. .*$", result.stdout, re.MULTILINE)] == list("12345")
-    assert "NoShardSubscriberError: no node owns shard" in result.stdout
+    assert "NoShardSubscriberError: no subscriber for shard" in result.stdout
     assert "maybe_executed=False" in result.stdout
     assert "requests/s" in result.stdout
     assert "\033" not in result.stdout  # plain when piped

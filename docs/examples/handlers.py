@@ -9,7 +9,7 @@ It prints:
     typed: Greeting(text='hello, ada')
     notified: ada was seen
     node: node-1 owns 8 shards
-    refused: no handler for message type 'Dance'; known: Greet, Seen
+    refused: no handler registered for message type 'Dance'; known: Greet, Seen
     maybe_executed=False
     failed: ValueError: nobody is called ''
     maybe_executed=True

@@ -15,7 +15,7 @@ from clstr.errors import ClstrError
 # Each error, made as the library makes it: the built-in that it refines, its default of maybe_executed, its text.
 ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
     (errors.ClstrError("text"), Exception, False, "text"),
-    (errors.TransportClosedError(), ConnectionError, False, "the transport is closed: connect again"),
+    (errors.TransportClosedError(), ConnectionError, False, "transport closed: connect again"),
     (errors.TransportUnavailableError("no link"), ConnectionError, False, "no link"),
     (errors.ConnectionLostError("the link is gone"), ConnectionError, True, "the link is gone"),
     (errors.AuthenticationError("wrong password"), PermissionError, False, "wrong password"),
@@ -24,7 +24,7 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         errors.NoShardSubscriberError(7),
         LookupError,
         False,
-        "no node owns shard 7: start one that does, or check num_shards and seed",
+        "no subscriber for shard 7: start a node that owns it, or check num_shards and seed",
     ),
     (
         errors.NotOwnerError(7),
@@ -48,13 +48,13 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         errors.EnvelopeExpiredError(7, 0.5),
         TimeoutError,
         False,
-        "the message for shard 7 did not start within its TTL of 0.5 s: its owner is busy",
+        "envelope TTL expired: shard 7 did not start it in 0.5 s, its owner is busy",
     ),
     (
         errors.HandlerTimeoutError(7, 30.0),
         TimeoutError,
         True,
-        "the handler of shard 7 did not finish within 30 s: raise handler_timeout or the ttl",
+        "handler exceeded deadline: 30 s on shard 7; raise handler_timeout or the ttl",
     ),
     (errors.RequestTimeoutError(7, 5.0), TimeoutError, True, "no reply from shard 7 within 5 s"),
     (errors.HandlerError("KeyError", "'x'"), RuntimeError, True, "KeyError: 'x'"),
@@ -69,20 +69,20 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         errors.ReservedHeaderError("X-Clstr-A"),
         ValueError,
         False,
-        "header 'X-Clstr-A' is reserved: names under 'x-clstr-' are clstr's own, choose another",
+        "cannot set reserved header 'X-Clstr-A': the names under 'x-clstr-' are clstr's own",
     ),
-    (errors.KeyRequiredError(), ValueError, False, "a key is required: routing by key needs a non-empty string"),
+    (errors.KeyRequiredError(), ValueError, False, "key is required: routing by key needs a non-empty string"),
     (
         errors.MissingKeyHeaderError(),
         ValueError,
         False,
-        "header 'x-clstr-key' is missing: send by key, not by shard",
+        "missing x-clstr-key header: send by key, not by shard",
     ),
     (
         errors.UnknownMessageError("Get", "Put, Set"),
         LookupError,
         False,
-        "no handler for message type 'Get'; known: Put, Set",
+        "no handler registered for message type 'Get'; known: Put, Set",
     ),
     (
         errors.PayloadTooLargeError(11, 10),
@@ -230,7 +230,7 @@ def test_a_handler_error_of_text_alone_shows_no_empty_part() -> None:
 
 
 def test_an_unknown_message_of_a_node_without_handlers_knows_none() -> None:
-    assert str(errors.UnknownMessageError("Get", "")) == "no handler for message type 'Get'; known: none"
+    assert str(errors.UnknownMessageError("Get", "")) == "no handler registered for message type 'Get'; known: none"
 
 
 def test_a_restored_error_skips_its_constructor() -> None:

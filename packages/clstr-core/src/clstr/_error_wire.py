@@ -13,7 +13,9 @@ _BY_CODE: dict[str, type[ClstrError]] = {
     if isinstance(error, type) and issubclass(error, ClstrError) and error.code
 }
 
-# What clstr-go's handler side sends as text, and the type that it names (clstr-go core/cluster/errors.go).
+# The texts of clstr-go's own errors (core/cluster/errors.go). Text is all that a Go caller has of an error, so what a
+# Python node sends begins with them. A Go node's text names an error only if it is exactly one of them: an
+# application's "transport closed: the modem went away" is an error of the application.
 _BY_GO_TEXT: dict[str, type[ClstrError]] = {
     "no subscriber for shard": errors.NoShardSubscriberError,
     "transport closed": errors.TransportClosedError,
@@ -25,10 +27,17 @@ _BY_GO_TEXT: dict[str, type[ClstrError]] = {
     "no handler registered": errors.UnknownMessageError,
 }
 
+_GO_TEXTS = {kind: text for text, kind in _BY_GO_TEXT.items()}
+_CUT = " ... (cut)"
+
 
 def clip(text: str, max_bytes: int = MAX_ERROR_BYTES) -> str:
-    """Cut ``text`` to ``max_bytes`` of UTF-8, and replace what has none."""
-    return text.encode("utf-8", "replace")[:max_bytes].decode("utf-8", "ignore")
+    """Cut ``text`` to ``max_bytes`` of UTF-8, saying so if there is room for it, and replace what has no encoding."""
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) <= max_bytes:
+        return encoded.decode()
+    mark = _CUT if max_bytes > len(_CUT) else ""
+    return encoded[: max_bytes - len(mark)].decode("utf-8", "ignore") + mark
 
 
 def encode_error(codec: Codec, error: ClstrError, *, max_bytes: int = MAX_ERROR_BYTES) -> bytes:
@@ -38,12 +47,20 @@ def encode_error(codec: Codec, error: ClstrError, *, max_bytes: int = MAX_ERROR_
         for name, fact in _facts(type(error), error.details()).items()
     }
     frame = codec.new_reply(
-        err=clip(str(error), max_bytes) or type(error).__name__,  # never empty: without code and text it is a success
+        err=clip(_text(error), max_bytes) or type(error).__name__,  # never empty: without code and text it is a success
         code=error.code,
         details=details,
         executed=error.maybe_executed,
     )
     return codec.encode(frame)
+
+
+def _text(error: ClstrError) -> str:
+    """Return the text of ``error``, which begins with Go's where Go has an error of that meaning."""
+    text, go_text = str(error), _GO_TEXTS.get(type(error), "")
+    if not text or text.startswith(go_text):
+        return text or go_text
+    return f"{go_text}: {text}"
 
 
 def decode_error(frame: ReplyFrame) -> ClstrError:
@@ -63,10 +80,10 @@ def decode_error(frame: ReplyFrame) -> ClstrError:
 
 
 def _from_go_text(text: str) -> ClstrError:
-    for part, kind in _BY_GO_TEXT.items():
-        if text == part or text.startswith(part + ":") or text.endswith(": " + part):
-            return kind.restore(clip(text), {**_facts(kind, {}), "maybe_executed": True})
-    return HandlerError("", clip(text))
+    kind = _BY_GO_TEXT.get(text)
+    if kind is None:
+        return HandlerError("", clip(text))
+    return kind.restore(text, {**_facts(kind, {}), "maybe_executed": True})
 
 
 def _handler_error(frame: ReplyFrame, *, maybe_executed: bool) -> HandlerError:

@@ -77,17 +77,12 @@ class ClstrError(Exception):
         return type(self).restore, (str(self), attributes)
 
 
-_CLOSED = "the transport is closed: connect again"
-
-
 class TransportClosedError(ClstrError, ConnectionError):
     """The transport was closed before or while it was used. ``maybe_executed`` only if the request was in flight."""
 
     code = "closed"
 
-    def __init__(
-        self, message: str = "the transport is closed: connect again", *, maybe_executed: bool = False
-    ) -> None:
+    def __init__(self, message: str = "transport closed: connect again", *, maybe_executed: bool = False) -> None:
         super().__init__(message, maybe_executed=maybe_executed)
 
 
@@ -121,7 +116,7 @@ class NoShardSubscriberError(ClstrError, LookupError):
     facts: ClassVar[dict[str, type[Fact]]] = {"shard": int}
 
     def __init__(self, shard: int) -> None:
-        super().__init__(f"no node owns shard {shard}: start one that does, or check num_shards and seed")
+        super().__init__(f"no subscriber for shard {shard}: start a node that owns it, or check num_shards and seed")
         self.shard = shard
 
 
@@ -188,7 +183,7 @@ class EnvelopeExpiredError(ClstrError, TimeoutError):
     facts: ClassVar[dict[str, type[Fact]]] = {"shard": int, "ttl": float}
 
     def __init__(self, shard: int, ttl: float) -> None:
-        super().__init__(f"the message for shard {shard} did not start within its TTL of {ttl:g} s: its owner is busy")
+        super().__init__(f"envelope TTL expired: shard {shard} did not start it in {ttl:g} s, its owner is busy")
         self.shard = shard
         self.ttl = ttl
 
@@ -207,9 +202,7 @@ class HandlerTimeoutError(ClstrError, TimeoutError):
     maybe_executed = True
 
     def __init__(self, shard: int, timeout: float) -> None:
-        super().__init__(
-            f"the handler of shard {shard} did not finish within {timeout:g} s: raise handler_timeout or the ttl"
-        )
+        super().__init__(f"handler exceeded deadline: {timeout:g} s on shard {shard}; raise handler_timeout or the ttl")
         self.shard = shard
         self.timeout = timeout
 
@@ -296,7 +289,7 @@ class ReservedHeaderError(ClstrError, ValueError):
     facts: ClassVar[dict[str, type[Fact]]] = {"header": str}
 
     def __init__(self, header: str) -> None:
-        super().__init__(f"header {header!r} is reserved: names under 'x-clstr-' are clstr's own, choose another")
+        super().__init__(f"cannot set reserved header {header!r}: the names under 'x-clstr-' are clstr's own")
         self.header = header
 
 
@@ -305,7 +298,7 @@ class KeyRequiredError(ClstrError, ValueError):
 
     code = "key_required"
 
-    def __init__(self, message: str = "a key is required: routing by key needs a non-empty string") -> None:
+    def __init__(self, message: str = "key is required: routing by key needs a non-empty string") -> None:
         super().__init__(message)
 
 
@@ -314,7 +307,7 @@ class MissingKeyHeaderError(ClstrError, ValueError):
 
     code = "missing_key_header"
 
-    def __init__(self, message: str = "header 'x-clstr-key' is missing: send by key, not by shard") -> None:
+    def __init__(self, message: str = "missing x-clstr-key header: send by key, not by shard") -> None:
         super().__init__(message)
 
 
@@ -331,7 +324,7 @@ class UnknownMessageError(ClstrError, LookupError):
     facts: ClassVar[dict[str, type[Fact]]] = {"message_type": str, "known": str}
 
     def __init__(self, message_type: str, known: str) -> None:
-        super().__init__(f"no handler for message type {message_type!r}; known: {known or 'none'}")
+        super().__init__(f"no handler registered for message type {message_type!r}; known: {known or 'none'}")
         self.message_type = message_type
         self.known = known
 

@@ -75,6 +75,19 @@ async def test_its_age_counts_from_reading_it(link: FakeLink, listener: Listener
     assert not listener.got[0].expired()
 
 
+@pytest.mark.parametrize(
+    ("ttl_ms", "meant"), [(-1, 0), (-(2**63), 0), (MAX_TTL_MS + 1, MAX_TTL_MS), (2**63 - 1, MAX_TTL_MS), (7, 7)]
+)
+async def test_a_ttl_of_a_go_peer_means_what_go_means_by_it(
+    link: FakeLink, listener: Listener, ttl_ms: int, meant: int
+) -> None:
+    """clstr-go runs what has a TTL of 0 or less without a limit, and knows no upper bound."""
+    link.deliver("t", codec=JSON, ttl_ms=ttl_ms)
+    await ticks()
+    assert [envelope.ttl_ms for envelope in listener.got] == [meant]
+    assert link.answer_to("t") == b""
+
+
 @pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
 async def test_the_answer_is_in_the_codec_of_the_request(
     engine: Engine, link: FakeLink, codec: Codec, monkeypatch: pytest.MonkeyPatch
@@ -137,8 +150,8 @@ async def test_the_link_chooses_where_the_answer_goes(open_engine: OpenEngine) -
         ({"depth": MAX_DEPTH + 1}, InvalidEnvelopeError, "depth must be between 0 and"),
         ({"chain": ["k"] * (MAX_CHAIN_KEYS + 1)}, InvalidEnvelopeError, f"length <= {MAX_CHAIN_KEYS}"),
         ({"chain": ["k" * (MAX_CHAIN_BYTES + 1)]}, InvalidEnvelopeError, "chain exceeds"),
-        ({"ttl_ms": -1}, InvalidEnvelopeError, "ttl_ms must be between"),
-        ({"ttl_ms": MAX_TTL_MS + 1}, InvalidEnvelopeError, "ttl_ms must be between"),
+        ({"v": 1, "ttl_ms": -1}, InvalidEnvelopeError, "ttl_ms must be between"),
+        ({"v": 1, "ttl_ms": MAX_TTL_MS + 1}, InvalidEnvelopeError, "ttl_ms must be between"),
         ({"headers": {"x-clstr-depth": "1"}}, ReservedHeaderError, "x-clstr-depth"),
         ({"headers": {"X-CLSTR-KEY": "k"}}, ReservedHeaderError, "X-CLSTR-KEY"),
         ({"headers": {"": "v"}}, InvalidEnvelopeError, "empty name"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from clstr._envelope import Envelope
 from clstr._error_wire import decode_error
-from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
+from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_TTL_MS
 from clstr._wire import CODECS, PROTOCOL_VERSION, Buffer, Codec, RequestFrame, decode_reply, decode_request, sniff
 from clstr.errors import (
     ClstrError,
@@ -73,7 +73,7 @@ class Receiver:
         except ClstrError as error:
             self._refuse(frame, codec, to, error)
             return
-        deadline = self._clock() + frame.ttl_ms / 1000 if frame.ttl_ms else math.inf
+        deadline = self._clock() + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
         dispatcher, chain = engine.dispatcher, tuple(frame.chain)
         dispatcher.admit(
             Delivery(
@@ -108,7 +108,7 @@ class Receiver:
             type=frame.type,
             data=data,
             headers=frame.headers,
-            ttl_ms=frame.ttl_ms,
+            ttl_ms=frame.ttl_ms if frame.v else _ttl_of_go(frame.ttl_ms),
             created_at_ms=time.time_ns() // 1_000_000,
         )
         envelope.validate()
@@ -186,3 +186,8 @@ class Receiver:
         """Something arrived that is not ours."""
         self._engine.stats.garbage += 1
         self._logger.debug("garbage from the wire: %s", why)
+
+
+def _ttl_of_go(ttl_ms: int) -> int:
+    """Read a TTL as clstr-go means it: none at 0 and below, and without an upper bound."""
+    return min(max(ttl_ms, 0), MAX_TTL_MS)
