@@ -17,9 +17,15 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, LoopFactory] | None:
-    """Use virtual time; with ``--uvloop`` only where a test asks for it, and the root's choice elsewhere."""
+    """Use virtual time; with ``--uvloop`` only where a test asks for it. Sockets and threads need the root's choice."""
     names: list[str] = getattr(item, "fixturenames", [])
-    return None if config.getoption("uvloop") and "clock" not in names else {"virtual": VirtualLoop}
+    is_real = "real_loop" in names or (config.getoption("uvloop") and "clock" not in names)
+    return None if is_real else {"virtual": VirtualLoop}
+
+
+@pytest.fixture
+def real_loop() -> None:
+    """Run on a loop that waits: for sockets and threads, whose events virtual time does not know of."""
 
 
 @pytest.fixture

@@ -2,19 +2,64 @@
 What the author of a transport plugin builds on.
 
 Implement `Link` and hand it to an `Engine`: admission, TTL, timeouts, pending replies, draining and rerouting are the
-engine's, the same for every transport.
+engine's, the same for every transport. `Reconnector` keeps a link to a broker connected; `connect_tcp`, `Resolver` and
+`race` dial; `ProgressCheck` tells a slow connection from a dead one.
 """
 
 from clstr._context import refuse as refuse
 from clstr._limits import Limits as Limits
 from clstr._wire import Buffer as Buffer
+from clstr.spi._backoff import Backoff as Backoff
 from clstr.spi._batcher import Batcher as Batcher
+from clstr.spi._credentials import CredentialProvider as CredentialProvider
+from clstr.spi._credentials import Credentials as Credentials
+from clstr.spi._credentials import check_credentials as check_credentials
+from clstr.spi._credentials import read_credentials as read_credentials
 from clstr.spi._engine import Engine as Engine
 from clstr.spi._link import Link as Link
 from clstr.spi._link import Route as Route
 from clstr.spi._link import Sink as Sink
 from clstr.spi._pack import pack as pack
 from clstr.spi._pack import unpack as unpack
+from clstr.spi._progress import ProgressCheck as ProgressCheck
+from clstr.spi._progress import answered_while_moving as answered_while_moving
+from clstr.spi._race import race as race
+from clstr.spi._reconnector import Connection as Connection
+from clstr.spi._reconnector import Reconnector as Reconnector
+from clstr.spi._resolver import Address as Address
+from clstr.spi._resolver import Resolver as Resolver
+from clstr.spi._sockets import connect_tcp as connect_tcp
+from clstr.spi._sockets import connect_unix as connect_unix
+from clstr.spi._sockets import end_socket as end_socket
+from clstr.spi._sockets import keep_from_children as keep_from_children
 from clstr.spi._stats import Stats as Stats
 
-__all__ = ["Batcher", "Buffer", "Engine", "Limits", "Link", "Route", "Sink", "Stats", "pack", "refuse", "unpack"]
+__all__ = [
+    "Address",
+    "Backoff",
+    "Batcher",
+    "Buffer",
+    "Connection",
+    "CredentialProvider",
+    "Credentials",
+    "Engine",
+    "Limits",
+    "Link",
+    "ProgressCheck",
+    "Reconnector",
+    "Resolver",
+    "Route",
+    "Sink",
+    "Stats",
+    "answered_while_moving",
+    "check_credentials",
+    "connect_tcp",
+    "connect_unix",
+    "end_socket",
+    "keep_from_children",
+    "pack",
+    "race",
+    "read_credentials",
+    "refuse",
+    "unpack",
+]
