@@ -91,6 +91,15 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         "the payload has 11 bytes, the limit is 10: send less, or raise max_payload_bytes",
     ),
     (errors.InvalidReplyError("not a User"), ValueError, True, "not a User"),
+    (
+        errors.NodeIdInUseError("node-1", 7),
+        RuntimeError,
+        False,
+        (
+            "node id 'node-1' is in use: another node of that id holds shard 7; "
+            "stop that one first, or give this one an id of its own"
+        ),
+    ),
     (errors.PluginError("broken"), RuntimeError, False, "broken"),
     (errors.UnknownSchemeError("nats", "pip install clstr-nats"), LookupError, False, "pip install clstr-nats"),
     (

@@ -48,6 +48,7 @@ from clstr.errors import InvalidEnvelopeError as InvalidEnvelopeError
 from clstr.errors import InvalidReplyError as InvalidReplyError
 from clstr.errors import KeyRequiredError as KeyRequiredError
 from clstr.errors import MissingKeyHeaderError as MissingKeyHeaderError
+from clstr.errors import NodeIdInUseError as NodeIdInUseError
 from clstr.errors import NoShardSubscriberError as NoShardSubscriberError
 from clstr.errors import NotOwnerError as NotOwnerError
 from clstr.errors import OverloadedError as OverloadedError
@@ -103,6 +104,7 @@ __all__ = [
     "MissingKeyHeaderError",
     "NoShardSubscriberError",
     "Node",
+    "NodeIdInUseError",
     "NodeInfo",
     "NotOwnerError",
     "OverloadedError",

@@ -16,9 +16,10 @@ from clstr._handler_metrics import HandlerMetrics, is_refusal
 from clstr._hashing import check_node_id, shard_for_key, shards_for_node
 from clstr._metrics import Metrics, NoMetrics
 from clstr._middleware import Middleware, check_middleware, wrap
+from clstr._namesake import refuse_namesake
 from clstr._node_info import NODE_INFO_TYPE, NodeInfo, encode_node_info
 from clstr._shards import check_shard
-from clstr.abc import Handler, ServerTransport, Subscription
+from clstr.abc import ClientTransport, Handler, ServerTransport, Subscription
 from clstr.errors import InvalidEnvelopeError, NotOwnerError
 
 _ID_ALPHABET = string.ascii_letters + string.digits + "_-"
@@ -51,7 +52,8 @@ class Node:
             ``nodes``.
         nodes: The ids of every node in the cluster, ``node_id`` among them: the node owns its share of
             ``num_shards``, see `shards_for_node`. Instead of ``shards``.
-        node_id: The node's name, printable; by default ``node-`` and six random characters.
+        node_id: The node's name, printable; by default ``node-`` and six random characters. If it is given, a live node
+            of that name that holds one of the shards keeps this one from starting: `NodeIdInUseError`.
         num_shards: The cluster's number of shards, 1 to 2**32 - 1. Needed with ``nodes``; ``None`` is not known.
         seed: The cluster's seed. Clients and nodes must agree on it, as on ``num_shards``.
         logger: By default that called ``clstr.node``.
@@ -89,6 +91,7 @@ class Node:
         self._num_shards = num_shards
         self._seed = seed
         self._owned = _initial_shards(shards, nodes, node_id, num_shards, seed)
+        self._has_given_id = node_id is not None
         self._node_id = _new_id() if node_id is None else node_id
         check_node_id(self._node_id)
         self._logger = logger or logging.getLogger("clstr.node")
@@ -134,6 +137,8 @@ class Node:
         self._is_started = True
         self._loop = asyncio.get_running_loop()
         try:
+            if self._has_given_id and isinstance(self._transport, ClientTransport):
+                await refuse_namesake(self._transport, self._node_id, self._owned, self._logger)
             self._subscription = await self._transport.subscribe(sorted(self._owned), self._handle)
         except BaseException:
             self._is_started = False

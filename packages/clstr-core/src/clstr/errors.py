@@ -23,6 +23,7 @@ Every error that clstr raises.
     ├── UnknownMessageError         (LookupError)       no handler for the message type
     ├── PayloadTooLargeError        (ValueError)        the data exceeds the limit
     ├── InvalidReplyError           (ValueError)        the reply cannot be decoded
+    ├── NodeIdInUseError            (RuntimeError)      another live node has the id
     └── PluginError                 (RuntimeError)
         ├── UnknownSchemeError      (LookupError)       no installed distribution provides the scheme
         ├── PluginConflictError                         two distributions provide one scheme
@@ -357,6 +358,24 @@ class InvalidReplyError(ClstrError, ValueError):
     maybe_executed = True
 
 
+class NodeIdInUseError(ClstrError, RuntimeError):
+    """
+    A node did not start, since another live one has its id and holds its shards.
+
+    Attributes:
+        node_id: The id.
+        shard: A shard that the other one holds.
+    """
+
+    def __init__(self, node_id: str, shard: int) -> None:
+        super().__init__(
+            f"node id {node_id!r} is in use: another node of that id holds shard {shard}; "
+            "stop that one first, or give this one an id of its own"
+        )
+        self.node_id = node_id
+        self.shard = shard
+
+
 class PluginError(ClstrError, RuntimeError):
     """A transport plugin cannot be used."""
 
@@ -431,6 +450,7 @@ __all__ = [
     "KeyRequiredError",
     "MissingKeyHeaderError",
     "NoShardSubscriberError",
+    "NodeIdInUseError",
     "NotOwnerError",
     "OverloadedError",
     "PayloadTooLargeError",
