@@ -118,14 +118,28 @@ async def test_the_service_serves_says_so_and_ends_when_told() -> None:
         assert not await is_open(port)
 
 
-async def test_a_service_without_its_settings_names_what_is_missing() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in {"NODE_ID", "CLSTR_URL"}}
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"NODE_COUNT": "1"}, "ValueError: set CLSTR_URL, NODE_ID: "),
+        (
+            {"CLSTR_URL": "memory://", "NODE_ID": "node-0", "NODE_COUNT": "two"},
+            "ValueError: NODE_COUNT must be a number",
+        ),
+        ({"CLSTR_URL": "memory://", "NODE_ID": "node-5", "NODE_COUNT": "2"}, "ValueError: node 'node-5' is not in"),
+        ({"CLSTR_URL": "kafka://", "NODE_ID": "node-0", "NODE_COUNT": "1"}, "UnknownSchemeError: no installed"),
+    ],
+    ids=["missing", "no number", "not among them", "no plugin"],
+)
+async def test_a_service_that_cannot_start_says_why_in_one_line(settings: dict[str, str], message: str) -> None:
+    kept = {name: value for name, value in os.environ.items() if name not in {"NODE_ID", "CLSTR_URL", "NODE_COUNT"}}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, PROGRAMS["service"], env=environment, stderr=subprocess.PIPE
+        sys.executable, PROGRAMS["service"], env={**kept, **settings}, stderr=subprocess.PIPE
     )
     _, err = await process.communicate()
     assert process.returncode == 1
-    assert b"KeyError: 'NODE_ID'" in err
+    assert err.decode().startswith(message)
+    assert err.count(b"\n") == 1
 
 
 def ask(port: int, method: str, path: str) -> tuple[int, object]:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ import clstr
 
 NUM_SHARDS = 256
 DRAIN_TIMEOUT = 20.0  # seconds; whatever stops the process must wait for longer
+WAIT = 60.0  # seconds: the broker may be started after the node
 logger = logging.getLogger("service")
 
 
@@ -36,14 +38,24 @@ class Settings:
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """Read the variables; one that is missing is a `KeyError` that names it."""
+        """Read the variables; one that is missing or malformed is a `ValueError` that names it."""
+        missing = [name for name in ("CLSTR_URL", "NODE_ID", "NODE_COUNT") if not environment.get(name)]
+        if missing:
+            raise ValueError(f"set {', '.join(missing)}: the beginning of this program says what they mean")
         name, _, _ = environment["NODE_ID"].rpartition("-")
         return cls(
             url=environment["CLSTR_URL"],
             node_id=environment["NODE_ID"],
-            nodes=[f"{name}-{number}" for number in range(int(environment["NODE_COUNT"]))],
-            health_port=int(environment.get("HEALTH_PORT", "0")),
+            nodes=[f"{name}-{number}" for number in range(_number(environment, "NODE_COUNT"))],
+            health_port=_number(environment, "HEALTH_PORT"),
         )
+
+
+def _number(environment: Mapping[str, str], name: str) -> int:
+    text = environment.get(name, "0")
+    if not text.isdecimal():
+        raise ValueError(f"{name} must be a number, not {text!r}")
+    return int(text)
 
 
 class Greeting(msgspec.Struct):
@@ -83,7 +95,7 @@ async def be_healthy(node: clstr.Node, port: int) -> None:
 
 async def serve(settings: Settings) -> None:
     """Run the node until SIGTERM or SIGINT, then let it finish what it has begun."""
-    async with clstr.connect(settings.url, drain_timeout=DRAIN_TIMEOUT) as transport:
+    async with clstr.connect(settings.url, wait=WAIT, drain_timeout=DRAIN_TIMEOUT) as transport:
         node = clstr.Node(transport, router, node_id=settings.node_id, nodes=settings.nodes, num_shards=NUM_SHARDS)
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, node.stop)
@@ -95,6 +107,14 @@ async def serve(settings: Settings) -> None:
             await asyncio.wait([health])
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Run, and end in one line if that cannot be: a traceback would only hide it."""
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
-    asyncio.run(serve(Settings.read(os.environ)))
+    try:
+        asyncio.run(serve(Settings.read(os.environ)))
+    except (clstr.ClstrError, ValueError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,13 @@
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, assert_type
 
 import pytest
 
+import clstr_testing
 from clstr import _connect
 from clstr._connect import PendingTransport, connect
 from clstr._registry import Provider
@@ -221,6 +222,10 @@ async def test_a_keyword_beats_the_url_and_is_parsed_only_if_it_is_text() -> Non
         ("fake://", {"connect_timeout": float("nan")}, ValueError, "connect_timeout must be"),
         ("fake://", {"connect_timeout": float("inf")}, ValueError, "connect_timeout must be"),
         ("fake://", {"connect_timeout": None}, TypeError, "connect_timeout must be a number of seconds"),
+        ("fake://?wait=1", {}, ValueError, "unknown URL parameter 'wait'"),
+        ("fake://", {"wait": -1}, ValueError, "wait must be finite and above 0"),
+        ("fake://", {"wait": True}, TypeError, "wait must be a number of seconds"),
+        ("fake://", {"wait": float("inf")}, ValueError, "wait must be finite"),
         ("fake://?db=3", {}, ValueError, "parameter 'db': '3' is odd: give an even number"),
         ("fake://", {"db": "3"}, ValueError, "parameter 'db': '3' is odd"),
     ],
@@ -284,6 +289,69 @@ async def test_opening_that_takes_too_long_is_cancelled(provide: Callable[[Opene
     assert "connect_timeout=0.01 s" in str(caught.value)
     assert isinstance(caught.value.__cause__, TimeoutError)
     assert cancelled.is_set()
+
+
+class Starting:
+    """An opener for a broker that cannot be reached ``unreachable`` times."""
+
+    def __init__(self, unreachable: int, error: Exception | None = None) -> None:
+        self.unreachable = unreachable
+        self.error = error or TransportUnavailableError("nobody listens at fake:1")
+        self.attempts: list[float] = []
+
+    async def __call__(self, url: TransportURL, options: ConnectOptions) -> Transport:
+        self.attempts.append(asyncio.get_running_loop().time())
+        if len(self.attempts) <= self.unreachable:
+            raise self.error
+        return FakeTransport(url, options)
+
+
+def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
+        runner.run(work)
+
+
+def test_it_waits_for_a_broker_that_starts_later(
+    provide: Callable[[Opener], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    opener = Starting(unreachable=3)
+    provide(opener)
+
+    async def use() -> None:
+        async with connect("fake://", wait=60) as transport:
+            assert isinstance(transport, FakeTransport)
+
+    in_virtual_time(use())
+    assert len(opener.attempts) == 4
+    assert "nobody listens at fake:1; trying again for 60 s" in caplog.text
+
+
+def test_it_gives_up_with_the_last_error_when_the_wait_is_over(provide: Callable[[Opener], None]) -> None:
+    opener = Starting(unreachable=1_000_000)
+    provide(opener)
+
+    async def use() -> None:
+        with pytest.raises(TransportUnavailableError, match="nobody listens"):
+            await connect("fake://", wait=60)
+        assert 50 < asyncio.get_running_loop().time() - opener.attempts[0] < 60
+
+    in_virtual_time(use())
+    assert len(opener.attempts) > 10
+
+
+@pytest.mark.parametrize(
+    ("wait", "error"),
+    [(60, AuthenticationError("wrong password")), (0, TransportUnavailableError("away")), (60, ValueError("odd"))],
+    ids=["refused credentials", "no wait", "a mistake"],
+)
+async def test_what_waiting_does_not_mend_is_raised_at_once(
+    provide: Callable[[Opener], None], wait: float, error: Exception
+) -> None:
+    opener = Starting(unreachable=1, error=error)
+    provide(opener)
+    with pytest.raises(type(error)):
+        await connect("fake://", wait=wait)
+    assert len(opener.attempts) == 1
 
 
 async def test_a_timeout_of_the_plugins_own_stays_as_it_is(provide: Callable[[Opener], None]) -> None:

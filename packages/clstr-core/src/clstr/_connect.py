@@ -11,6 +11,7 @@ from collections.abc import Callable, Generator, Mapping
 from types import TracebackType
 from typing import Any
 
+from clstr._backoff import Backoff
 from clstr._limits import LIMIT_NAMES, Limits, check_seconds, parse_limit
 from clstr._registry import Provider, resolve
 from clstr._url import TransportURL, is_secret_name
@@ -29,10 +30,11 @@ class PendingTransport:
     It opens one transport, once: using it a second time raises `RuntimeError`.
     """
 
-    def __init__(self, provider: Provider, url: TransportURL, options: ConnectOptions) -> None:
+    def __init__(self, provider: Provider, url: TransportURL, options: ConnectOptions, *, wait: float = 0.0) -> None:
         self._provider = provider
         self._url = url
         self._options = options
+        self._wait = wait
         self._is_used = False
         self._transport: Transport | None = None
 
@@ -56,9 +58,24 @@ class PendingTransport:
         if self._is_used:
             raise RuntimeError("connect() opens one transport, and this one was awaited before: call connect() again")
         self._is_used = True
-        transport = await self._open_in_time()
+        transport = await self._open_patiently()
         _check_transport(self._provider.distribution, transport)
         return transport
+
+    async def _open_patiently(self) -> Transport:
+        """Try again while the broker cannot be reached, and ``wait`` is not over."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._wait
+        backoff = Backoff()
+        while True:
+            try:
+                return await self._open_in_time()
+            except TransportUnavailableError as error:
+                pause = backoff.next()
+                if clock() + pause >= deadline:
+                    raise
+                self._options.logger.warning("%s; trying again for %.0f s", error, deadline - clock())
+            await asyncio.sleep(pause)
 
     async def _open_in_time(self) -> Transport:
         clock = asyncio.timeout(self._options.connect_timeout)
@@ -98,6 +115,7 @@ def connect(
     logger: logging.Logger | None = None,
     peer_id: str | None = None,
     connect_timeout: float = 5.0,
+    wait: float = 0.0,
     **options: object,
 ) -> PendingTransport:
     """
@@ -113,14 +131,17 @@ def connect(
         limits: The bounds that the transport keeps.
         logger: Where the transport logs; ``clstr.transport.<scheme>`` unless given.
         peer_id: The id of this peer, 1 to 128 of ``A-Za-z0-9_.-``; random unless given. No two peers may share one.
-        connect_timeout: Seconds in which the transport must be open, finite and above 0.
+        connect_timeout: Seconds in which the transport must be open, finite and above 0; of each attempt, if it waits.
+        wait: Seconds for which to try again, with growing pauses, while the broker cannot be reached: for one that is
+            started later. Finite; 0 by default is one attempt. Other errors, such as refused credentials, end it.
         options: Single fields of `Limits`, and the plugin's own parameters.
 
     Raises:
         TypeError: An argument has the wrong type, or an unknown name.
         ValueError: The URL is malformed, has an unknown parameter, or a value is out of its bounds.
         PluginError: The plugin is not installed, or cannot be used.
-        TransportUnavailableError: When awaited: it was not open within ``connect_timeout`` seconds.
+        TransportUnavailableError: When awaited: it was not open within ``connect_timeout`` seconds, nor
+            at any further attempt within ``wait``.
         AuthenticationError: When awaited: the broker refused the credentials.
     """
     parsed = TransportURL.parse(url)
@@ -133,7 +154,7 @@ def connect(
         connect_timeout=check_seconds("connect_timeout", connect_timeout),
         extra=_merge_extra(parsed, options, provider.spec.parameters),
     )
-    return PendingTransport(provider, parsed, plugin_options)
+    return PendingTransport(provider, parsed, plugin_options, wait=_check_wait(wait))
 
 
 def _check_names(url: TransportURL, options: Mapping[str, object], spec: TransportSpec) -> None:
@@ -174,6 +195,10 @@ def _check_logger(logger: logging.Logger | None) -> logging.Logger | None:
     if logger is not None and not isinstance(logger, logging.Logger):
         raise TypeError(f"logger must be a logging.Logger, not {logger!r}")
     return logger
+
+
+def _check_wait(wait: float) -> float:
+    return 0.0 if wait == 0 and not isinstance(wait, bool) else check_seconds("wait", wait)
 
 
 def _check_peer_id(peer_id: str) -> str:

@@ -6,10 +6,10 @@ engine's, the same for every transport. `Reconnector` keeps a link to a broker c
 `race` dial; `ProgressCheck` tells a slow connection from a dead one.
 """
 
+from clstr._backoff import Backoff as Backoff
 from clstr._context import refuse as refuse
 from clstr._limits import Limits as Limits
 from clstr._wire import Buffer as Buffer
-from clstr.spi._backoff import Backoff as Backoff
 from clstr.spi._batcher import Batcher as Batcher
 from clstr.spi._credentials import CredentialProvider as CredentialProvider
 from clstr.spi._credentials import Credentials as Credentials

@@ -8,8 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
+from clstr._backoff import Backoff
 from clstr.errors import ClstrError, TransportUnavailableError
-from clstr.spi._backoff import Backoff
 from clstr.spi._link import Sink
 
 CANCEL_AGAIN_AFTER = 0.05  # seconds: a driver may have swallowed a cancellation

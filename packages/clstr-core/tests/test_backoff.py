@@ -1,4 +1,4 @@
-"""`clstr.spi._backoff`: longer and longer pauses, and never all peers at once."""
+"""`clstr._backoff`: longer and longer pauses, and never all peers at once."""
 
 from __future__ import annotations
 
