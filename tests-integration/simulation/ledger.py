@@ -149,6 +149,7 @@ class Ledger(logging.Handler):
         elif isinstance(outcome, HandlerError) and outcome.error_type != "CancelledError":
             # One that was cancelled, at its deadline or while draining, may have ended before its first step.
             self.expect(call.executions == 1, f"HandlerError, but executed {call.executions} times", call)
+        self.expect(not isinstance(outcome, InvalidReplyError), "what is no reply ended a request", call)
         if isinstance(outcome, _AFTER_SENDING):
             self.expect(outcome.maybe_executed, f"{type(outcome).__name__} says that it never ran", call)
         if isinstance(outcome, RequestTimeoutError) and call.sends == 0:
@@ -172,7 +173,7 @@ _NEVER_ANSWER = {
     "refuse",
     "refuse_owner",
 }
-_AFTER_SENDING = (HandlerError, HandlerTimeoutError, InvalidReplyError)
+_AFTER_SENDING = (HandlerError, HandlerTimeoutError)
 _EXPECTED: dict[str, type[ClstrError]] = {
     "raise": HandlerError,
     "raise_refusal_type": HandlerError,

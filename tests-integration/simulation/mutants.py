@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from unittest import mock
 
-from clstr.errors import ClstrError, ConnectionLostError, RequestTimeoutError
+from clstr.errors import ClstrError, ConnectionLostError, InvalidReplyError, RequestTimeoutError
 from clstr.spi import _answers, _sender
 from clstr.spi._answers import Answers
 from clstr.spi._deadlines import Deadlines
@@ -16,6 +16,7 @@ from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
 from clstr.spi._engine import Engine
 from clstr.spi._pending import Pending, PendingReplies
+from clstr.spi._receiver import Receiver
 from clstr.spi._subscriptions import Holders
 
 Patch = AbstractContextManager[Any]
@@ -98,6 +99,15 @@ def says_that_what_timed_out_never_ran() -> Patch:
         pending.resolve(RequestTimeoutError(pending.shard, pending.timeout, maybe_executed=False))
 
     return replace(Pending, "expire", expire)
+
+
+@mutant("what is no reply ended a request")
+def ends_a_request_with_what_is_no_reply() -> Patch:
+    def read(old: Any, *arguments: Any) -> object:
+        outcome = old(*arguments)
+        return InvalidReplyError("no reply") if outcome is None else outcome
+
+    return replace(Receiver, "_read_reply", read)
 
 
 @mutant("says that it never ran, but it did")

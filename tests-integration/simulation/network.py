@@ -14,6 +14,7 @@ from simulation.ledger import Ledger
 from simulation.script import Call, Script
 
 GARBAGE = (b"", b"\xff\xfe\x00", b"{", b"[]", b'{"data":3}', b"\x91\xc1")
+NO_REPLIES = (*GARBAGE, b'{"stream":"S","seq":1}', b'{"v":1,"status":"ok"}')
 
 
 @dataclass(slots=True, eq=False)
@@ -194,7 +195,7 @@ class SimLink(Link):
             return False
         if arrival.sender is not None and not self._network.happens("loss", 0.1):
             if self._network.happens("garbage", 0.1):
-                self._network.post(arrival.sender.answer, arrival.token, self._network.chance.choice(GARBAGE), None)
+                self._network.post(arrival.sender.answer, arrival.token, self._network.chance.choice(NO_REPLIES), None)
             for _ in range(1 + self._network.happens("garbage", 0.2)):
                 self._network.post(arrival.sender.answer, arrival.token, body, arrival.call)
         return True

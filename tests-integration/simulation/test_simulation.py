@@ -75,7 +75,6 @@ def test_the_schedules_reach_everything_that_they_are_meant_to_reach() -> None:
         "EnvelopeExpiredError",
         "HandlerError",
         "HandlerTimeoutError",
-        "InvalidReplyError",
         "NoShardSubscriberError",
         "NotOwnerError",
         "OverloadedError",

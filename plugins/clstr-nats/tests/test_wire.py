@@ -55,15 +55,15 @@ async def test_a_go_client_s_request_is_answered_in_go_s_frame(
 
     node = await connect(server.port)
     await node.subscribe([recorded["shard"]], handler)
-    assert await ask_like_go(go, recorded["shard"], recorded["wire"].encode()) == WIRE["replies"][0]["wire"].encode()
+    answer = json.loads(await ask_like_go(go, recorded["shard"], recorded["wire"].encode()))
+    assert answer.pop("v") == 1  # a field of ours, which Go reads over
+    assert answer == json.loads(WIRE["replies"][0]["wire"])
     (envelope,) = seen
     assert (envelope.type, envelope.data) == (recorded["type"], base64.b64decode(recorded["data_base64"]))
     assert dict(envelope.headers) == recorded["headers"]
 
 
-async def test_an_empty_answer_and_an_error_are_written_as_go_writes_them(
-    server: Server, connect: Connect, go: Client
-) -> None:
+async def test_an_empty_answer_and_an_error_are_what_go_reads(server: Server, connect: Connect, go: Client) -> None:
     async def handler(envelope: Envelope) -> bytes | None:
         if envelope.type == "fail":
             raise ValueError("no such user")
@@ -72,8 +72,24 @@ async def test_an_empty_answer_and_an_error_are_written_as_go_writes_them(
     node = await connect(server.port)
     await node.subscribe([1], handler)
     body = b'{"shard":1,"type":"%s","data":"","reply_to":"_INBOX.abcdefghijklmnopqrstuv"}'
-    assert await ask_like_go(go, 1, body % b"get") == b"{}"
+    assert await ask_like_go(go, 1, body % b"get") == b'{"v":1}'
     assert "no such user" in json.loads(await ask_like_go(go, 1, body % b"fail"))["err"]
+
+
+@pytest.mark.parametrize("fault", ["headers", "size"])
+async def test_a_go_client_s_message_that_cannot_be_read_is_refused(
+    server: Server, connect: Connect, go: Client, fault: str
+) -> None:
+    """Its address is in the message alone."""
+    node = await connect(server.port, query="?max_payload_bytes=1000")
+    await node.subscribe([1], lambda _: pytest.fail("it must not run"))
+    headers = {f"h{number}": "" for number in range(65)} if fault == "headers" else {}
+    data = base64.b64encode(bytes(1 if fault == "headers" else 100_000)).decode()
+    fields = {"shard": 1, "type": "t", "data": data, "reply_to": "_INBOX.abcdefghijklmnopqrstuv", "headers": headers}
+    answer = json.loads(await ask_like_go(go, 1, json.dumps(fields).encode()))
+    assert answer["code"] == ("invalid_envelope" if fault == "headers" else "too_large")
+    assert answer["executed"] is False
+    assert answer["err"]
 
 
 async def test_an_answer_goes_to_no_address_that_is_no_inbox(server: Server, connect: Connect, go: Client) -> None:

@@ -215,14 +215,17 @@ class RequestTimeoutError(ClstrError, TimeoutError):
     Attributes:
         shard: The shard that was asked.
         timeout: The seconds that the caller waited.
+        reason: What the transport knows of the cause, such as something else that answered; often empty.
     """
 
     maybe_executed = True
 
-    def __init__(self, shard: int, timeout: float, *, maybe_executed: bool = True) -> None:
-        super().__init__(f"no reply from shard {shard} within {timeout:g} s", maybe_executed=maybe_executed)
+    def __init__(self, shard: int, timeout: float, reason: str = "", *, maybe_executed: bool = True) -> None:
+        message = f"no reply from shard {shard} within {timeout:g} s"
+        super().__init__(f"{message}: {reason}" if reason else message, maybe_executed=maybe_executed)
         self.shard = shard
         self.timeout = timeout
+        self.reason = reason
 
 
 class HandlerError(ClstrError, RuntimeError):

@@ -49,7 +49,7 @@ async def open_engine(link: FakeLink) -> AsyncIterator[OpenEngine]:
     async def open_(
         own_link: FakeLink | None = None, codec: str = "msgpack", **limits: Any
     ) -> Engine:  # Any: of Limits
-        engine = Engine(own_link or link, limits=Limits(**limits))
+        engine = Engine(own_link or link, limits=Limits(**limits), codec=codec)
         engines.append(engine)
         return await engine.open()
 

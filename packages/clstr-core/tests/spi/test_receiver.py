@@ -9,21 +9,24 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clstr._envelope import Envelope
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_HEADER_BYTES, MAX_TTL_MS
-from clstr._wire import JSON, MSGPACK, Codec
+from clstr._wire import JSON, MSGPACK, Buffer, Codec
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,
     HandlerError,
     InvalidEnvelopeError,
     InvalidReplyError,
+    NoShardSubscriberError,
     NotOwnerError,
     PayloadTooLargeError,
+    RequestTimeoutError,
     ReservedHeaderError,
     TransportUnavailableError,
 )
@@ -275,6 +278,49 @@ async def test_garbage_is_counted_and_answered_and_the_next_message_is_read(
     assert link.answer_to("next") == b"data"
 
 
+class GoLink(FakeLink):
+    """Takes the address in the message, as NATS does for Go clients, which have no other."""
+
+    def reply_address(self, to: object, reply_to: str) -> object:
+        return to or reply_to or None
+
+
+@pytest.mark.parametrize(
+    ("fields", "error"),
+    [
+        ({"headers": {str(number): "" for number in range(65)}}, InvalidEnvelopeError),
+        ({"data": bytes(100_000)}, PayloadTooLargeError),
+        ({"ttl_ms": "soon"}, InvalidEnvelopeError),
+    ],
+    ids=["headers", "size", "type"],
+)
+async def test_a_message_that_cannot_be_read_is_refused_to_the_address_in_it(
+    open_engine: OpenEngine,
+    fields: dict[str, Any],
+    error: type[ClstrError],  # Any: a frame's
+) -> None:
+    link = GoLink()
+    engine = await open_engine(link, max_payload_bytes=1000)
+    await engine.subscribe([1], echo)
+    frame = JSON.new_request(**{"shard": 1, "type": "t", "data": b"", "reply_to": "inbox", **fields})
+    link.sink.request(1, JSON.encode(frame), None)
+    answer = link.answer_to("inbox")
+    assert isinstance(answer, error)
+    assert not answer.maybe_executed
+    link.sink.request(1, JSON.encode(frame), "native")
+    assert isinstance(link.answer_to("native"), error)
+    assert engine.stats.refused == 2
+
+
+async def test_a_notify_that_cannot_be_read_is_not_answered(open_engine: OpenEngine, link: FakeLink) -> None:
+    engine = await open_engine(link)
+    await engine.subscribe([1], echo)
+    headers = {str(number): "" for number in range(65)}
+    link.sink.request(1, JSON.encode(JSON.new_request(1, "t", b"", headers=headers, oneway=True)), "native")
+    assert link.replies == []
+    assert (engine.stats.refused, engine.stats.notify_failures, engine.stats.garbage) == (1, 1, 1)
+
+
 async def test_what_is_not_even_bytes_costs_one_message(
     engine: Engine, link: FakeLink, listener: Listener, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -323,53 +369,175 @@ async def test_what_the_link_calls_garbage_is_counted(engine: Engine, link: Fake
     assert engine.stats.garbage == 1
 
 
-REPLY_GARBAGE = {
+# What arrives at the address of a reply.
+
+FOREIGN = {
     "empty": b"",
     "text": b"hello",
     "half json": b'{"data":"',
     "half msgpack": MSGPACK.encode(MSGPACK.new_reply(b"data"))[:-1],
     "deep": b"{" + DEEP,
-    "other types": b'{"err":5}',
-    "facts of other types": b'{"err":"e","code":"overloaded","details":{"limit":[1]}}',
     "invalid utf-8": b'{"err":"\xff"}',
+    "json list": b"[]",
+    "a stream's acknowledgement": b'{"stream":"AUDIT","seq":1}',
+    "a stream's refusal": b'{"error":{"code":503,"err_code":10077,"description":"maximum messages exceeded"}}',
+    "a stranger's service": b'{"data":"eA==","status":"ok"}',
+    "other types": b'{"err":5}',
+    "facts of other types": b'{"v":1,"err":"e","code":"overloaded","details":{"limit":[1]}}',
+    "our fields without the mark": b'{"err":"e","code":"overloaded"}',
+    "a mark without our fields": b'{"v":1,"status":"ok"}',
+    "another version": b'{"v":2,"data":"eA=="}',
+    "msgpack without the mark": msgspec.msgpack.encode([b"data", "", "", {}, None]),
+    "msgpack of another version": msgspec.msgpack.encode([2, b"data", "", "", {}, None]),
+    "msgpack that goes on": msgspec.msgpack.encode([1, b"data", "", "", {}, None, "more"]),
+    "msgpack map": msgspec.msgpack.encode({"v": 1, "data": b"data"}),
 }
 
 
-@pytest.mark.parametrize("body", REPLY_GARBAGE.values(), ids=REPLY_GARBAGE.keys())
-async def test_an_undecodable_reply_is_an_invalid_reply(engine: Engine, link: FakeLink, body: bytes) -> None:
+@pytest.mark.parametrize("codec", [JSON, MSGPACK], ids=["json", "msgpack"])
+@pytest.mark.parametrize("body", FOREIGN.values(), ids=FOREIGN.keys())
+async def test_what_is_no_reply_does_not_end_a_request(
+    open_engine: OpenEngine, link: FakeLink, codec: Codec, body: bytes
+) -> None:
+    engine = await open_engine(codec=codec.name)
     request = asyncio.ensure_future(engine.request(message()))
     await ticks()
     link.sink.answer(link.sent[0].token, body)
-    with pytest.raises(InvalidReplyError) as caught:
+    await ticks()
+    assert not request.done()
+    assert (engine.stats.foreign_replies, engine.stats.garbage) == (1, 0)
+    link.sink.answer(link.sent[0].token, codec.encode(codec.new_reply(b"reply")))
+    assert await request == b"reply"
+
+
+@pytest.mark.parametrize("body", FOREIGN.values(), ids=FOREIGN.keys())
+async def test_what_is_no_reply_does_not_accept_a_notify(engine: Engine, link: FakeLink, body: bytes) -> None:
+    notify = asyncio.ensure_future(engine.notify(message()))
+    await ticks()
+    link.sink.answer(link.sent[0].token, body)
+    await ticks()
+    assert not notify.done()
+    link.sink.refused(link.sent[0].token, NoShardSubscriberError(1))
+    with pytest.raises(NoShardSubscriberError):
+        await notify
+
+
+GO_REPLIES = {
+    "empty": b"{}",
+    "data": b'{"data":"eA=="}',
+    "no data": b'{"data":null}',
+    "white space": b'{ "data": "eA==" }',
+}
+
+
+@pytest.mark.parametrize("body", GO_REPLIES.values(), ids=GO_REPLIES.keys())
+async def test_a_go_node_s_reply_needs_no_mark(open_engine: OpenEngine, link: FakeLink, body: bytes) -> None:
+    engine = await open_engine(codec="json")
+    request = asyncio.ensure_future(engine.request(message()))
+    await ticks()
+    link.sink.answer(link.sent[0].token, body)
+    assert await request in (b"", b"x")
+    assert engine.stats.foreign_replies == 0
+
+
+async def test_a_go_node_cannot_answer_a_msgpack_request(engine: Engine, link: FakeLink) -> None:
+    """So an empty JSON object is no reply to one: where there is no Go, nothing is ambiguous."""
+    request = asyncio.ensure_future(engine.request(message()))
+    await ticks()
+    for body in GO_REPLIES.values():
+        link.sink.answer(link.sent[0].token, body)
+    await ticks()
+    assert not request.done()
+    link.sink.answer(link.sent[0].token, JSON.encode(JSON.new_reply(b"reply")))
+    assert await request == b"reply"
+
+
+async def test_the_timeout_says_what_answered_instead(engine: Engine, link: FakeLink, clock: VirtualLoop) -> None:
+    request = asyncio.ensure_future(engine.request(message(), timeout=2))
+    await ticks()
+    link.sink.answer(link.sent[0].token, b'{"password":"secret"}')
+    with pytest.raises(RequestTimeoutError, match="within 2 s: something that is no clstr node answered") as caught:
         await request
+    assert "secret" not in str(caught.value)
+    assert "no clstr node" in caught.value.reason
     assert caught.value.maybe_executed
-    assert engine.stats.garbage == 1
+
+
+async def test_the_link_may_know_what_answered(link: FakeLink, open_engine: OpenEngine, clock: VirtualLoop) -> None:
+    class Knowing(FakeLink):
+        def describe_foreign(self, body: Buffer) -> str:
+            return "the town crier" if body == b"oyez" else ""
+
+    link = Knowing()
+    engine = await open_engine(link)
+    request = asyncio.ensure_future(engine.request(message(), timeout=2))
+    await ticks()
+    link.sink.answer(link.sent[0].token, b"oyez")
+    with pytest.raises(RequestTimeoutError, match="within 2 s: the town crier"):
+        await request
+
+
+async def test_a_link_that_fails_to_describe_a_foreign_answer_costs_nothing(
+    open_engine: OpenEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(FakeLink):
+        def describe_foreign(self, body: Buffer) -> str:
+            raise ValueError("odd")
+
+    link = Broken()
+    engine = await open_engine(link)
+    request = asyncio.ensure_future(engine.request(message()))
+    await ticks()
+    link.sink.answer(link.sent[0].token, b"odd")
+    link.answer(link.sent[0], b"reply")
+    assert await request == b"reply"
+    assert "failed to describe" in caplog.text
+
+
+async def test_a_storm_of_foreign_answers_is_one_line_in_ten_seconds(
+    engine: Engine, link: FakeLink, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    request = asyncio.ensure_future(engine.request(message(), timeout=60))
+    await ticks()
+    for _ in range(2):
+        for _ in range(100):
+            link.sink.answer(link.sent[0].token, b'{"password":"secret"}')
+        await asyncio.sleep(10)
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(lines) == 2
+    assert "for shard 1 was no reply, 101 so far: something that is no clstr node" in lines[1]
+    assert "secret" not in "".join(lines)
+    link.answer(link.sent[0])
+    await request
 
 
 @pytest.mark.parametrize(
-    "body",
+    "fields",
     [
-        b'{"code":"expired","err":"e","details":{"ttl":1' + b"0" * 400 + b"}}",
-        b'{"code":"overloaded","err":"e","details":{"bound":1' + b"0" * 400 + b"}}",
-        b'{"code":"expired","err":"e","details":{"ttl":1e999}}',
-        b'{"code":"no such code","err":"e","details":{"shard":true}}',
-        b'{"code":"not_owner","err":"","executed":true}',
-        b'{"code":"handler_error"}',
-        b'{"err":"plain text of a Go peer"}',
-        b'{"err":"e","code":"\\u0000"}',
+        b'"code":"expired","err":"e","details":{"ttl":1' + b"0" * 400 + b"}",
+        b'"code":"overloaded","err":"e","details":{"bound":1' + b"0" * 400 + b"}",
+        b'"code":"expired","err":"e","details":{"ttl":1e999}',
+        b'"code":"no such code","err":"e","details":{"shard":true}',
+        b'"code":"not_owner","err":"","executed":true',
+        b'"code":"handler_error"',
+        b'"err":"plain text"',
+        b'"err":"e","code":"\\u0000"',
     ],
-    ids=lambda body: f"{body[:45].decode()}, {len(body)} bytes",
+    ids=lambda fields: f"{fields[:45].decode()}, {len(fields)} bytes",
 )
-async def test_any_readable_error_reply_is_an_error_of_ours(engine: Engine, link: FakeLink, body: bytes) -> None:
+async def test_any_readable_error_reply_is_an_error_of_ours(engine: Engine, link: FakeLink, fields: bytes) -> None:
     request = asyncio.ensure_future(engine.request(message()))
     await ticks()
-    link.sink.answer(link.sent[0].token, body)
+    link.sink.answer(link.sent[0].token, b'{"v":1,' + fields + b"}")
+    await ticks()
+    assert request.done() == (b"e999" not in fields)  # which is no number, so no reply
     with pytest.raises(ClstrError) as caught:
         await request
     assert caught.value.maybe_executed
 
 
-async def test_a_go_peers_text_is_a_handler_error(engine: Engine, link: FakeLink) -> None:
+async def test_a_go_peers_text_is_a_handler_error(open_engine: OpenEngine, link: FakeLink) -> None:
+    engine = await open_engine(codec="json")
     request = asyncio.ensure_future(engine.request(message()))
     await ticks()
     link.sink.answer(link.sent[0].token, b'{"err":"division by zero"}')

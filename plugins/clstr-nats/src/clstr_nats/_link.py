@@ -18,6 +18,7 @@ from clstr.errors import (
     TransportUnavailableError,
 )
 from clstr.spi import Batcher, Buffer, Link, Route, Sink
+from clstr_nats._bystanders import describe_ack
 from clstr_nats._connection import Connection
 from clstr_nats._dialer import Dialer
 from clstr_nats._parser import LARGE
@@ -267,8 +268,16 @@ class NatsLink(Link):
         return None
 
     def reply_address(self, to: object, reply_to: str) -> object:
-        """Prefer the envelope's own address, as Go does, if it is an inbox."""
-        return reply_to.encode() if is_inbox(reply_to) else to
+        """
+        Prefer the native reply subject: between accounts the server maps it, and nothing else reaches the sender.
+
+        A Go client has none: its address in the envelope is believed if it is an inbox.
+        """
+        return to or (reply_to.encode() if is_inbox(reply_to) else None)
+
+    def describe_foreign(self, body: Buffer) -> str:
+        """Recognise a JetStream stream: it acknowledges what it stores at the reply address."""
+        return describe_ack(body, self._subjects.every_shard)
 
     def reply(self, to: Any, body: bytes) -> bool:
         """Publish to an inbox."""

@@ -95,7 +95,7 @@ class Engine(Transport):
         self.holders: Holders = Holders(link, self.stats, self._logger)
         self.answers: Answers = Answers(link, self.stats, self._logger, self._loop.time)
         self.dispatcher: Dispatcher = Dispatcher(self._loop, self.limits, self.deadlines, self.answers)
-        self._receiver = Receiver(self, self._loop, self._logger)
+        self._receiver = Receiver(self, self._loop, self._codec, self._logger)
         self._sender = Sender(self, self._loop, self._codec)
 
     async def open(self) -> Self:

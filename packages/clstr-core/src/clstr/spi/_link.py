@@ -25,7 +25,7 @@ class Sink(Protocol):
 
     def answer(self, token: int, body: Buffer, route: Route = None) -> None:
         """
-        The reply to ``token`` arrived. An unknown token is counted as late.
+        The reply to ``token`` arrived. An unknown token is counted as late; what is no reply does not end the request.
 
         Args:
             token: What `Link.send` was given.
@@ -163,6 +163,15 @@ class Link(ABC):
             shard: The message's.
             route: Where it went, as far as the link has told.
         """
+
+    def describe_foreign(self, body: Buffer) -> str:  # noqa: ARG002 -- for links that know what else answers there
+        """
+        Say what wrote ``body``, which arrived as the answer to a request and is no reply, and how to stop that.
+
+        The text goes into the log and into `RequestTimeoutError`: it must not repeat what may be a payload. Empty is
+        unknown.
+        """
+        return ""
 
     @abstractmethod
     def reply(self, to: object, body: bytes) -> bool:

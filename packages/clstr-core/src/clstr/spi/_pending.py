@@ -36,6 +36,7 @@ class Pending(msgspec.Struct, eq=False):
         outcome: The reply's bytes or the error. Errors are results here, so that one that nobody awaits is no noise.
         was_sent: Whether the link has it: before that it certainly did not run.
         route: Where it went, once it was sent.
+        foreign: What is known of something that is no node and answered all the same.
     """
 
     token: int
@@ -46,6 +47,7 @@ class Pending(msgspec.Struct, eq=False):
     route: Route = None
     tick: int = 0
     was_sent: bool = False
+    foreign: str = ""
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: its outcome is no text for logs
@@ -65,7 +67,7 @@ class Pending(msgspec.Struct, eq=False):
 
     def expire(self) -> None:
         """Give up: the caller's time is over."""
-        self.resolve(RequestTimeoutError(self.shard, self.timeout, maybe_executed=self.was_sent))
+        self.resolve(RequestTimeoutError(self.shard, self.timeout, self.foreign, maybe_executed=self.was_sent))
 
 
 class PendingReplies:

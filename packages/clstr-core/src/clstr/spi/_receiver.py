@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING
 from clstr._envelope import Envelope
 from clstr._error_wire import decode_error
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_TTL_MS
-from clstr._wire import CODECS, PROTOCOL_VERSION, Buffer, Codec, RequestFrame, decode_reply, decode_request, sniff
+from clstr._wire import (
+    CODECS,
+    PROTOCOL_VERSION,
+    Buffer,
+    Codec,
+    RequestFrame,
+    decode_reply,
+    decode_request,
+    read_sender,
+    sniff,
+)
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,
@@ -22,8 +32,9 @@ from clstr.errors import (
     PayloadTooLargeError,
 )
 from clstr.spi._delivery import Delivery
+from clstr.spi._foreign import ForeignReplies
 from clstr.spi._link import Route
-from clstr.spi._pending import AskAgain, Outcome
+from clstr.spi._pending import AskAgain, Outcome, Pending
 
 if TYPE_CHECKING:
     from clstr.spi._engine import Engine
@@ -34,11 +45,13 @@ MAX_DEPTH = 1000
 class Receiver:
     """Implements `clstr.spi.Sink` for one engine."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, logger: logging.Logger) -> None:
+    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, codec: Codec, logger: logging.Logger) -> None:
         self._engine = engine
+        self._codec = codec
         self._link = engine.link
         self._clock = loop.time
         self._logger = logger
+        self._foreign = ForeignReplies(engine.link, engine.stats, logger, loop.time)
         maximum = engine.limits.max_payload_bytes
         self._max_payload_bytes = maximum
         self._max_body_bytes = max(codec.most_bytes(maximum) for codec in CODECS.values())
@@ -59,7 +72,7 @@ class Receiver:
             frame = decode_request(body, codec)
         except ClstrError as error:
             self.garbage(str(error))
-            self._engine.answers.refuse_unread(codec, to, error)
+            self._refuse_unreadable(shard, body, codec, to, error)
             return
         engine = self._engine
         to = self._link.reply_address(to, frame.reply_to)
@@ -114,6 +127,14 @@ class Receiver:
         envelope.validate()
         return envelope
 
+    def _refuse_unreadable(self, shard: int, body: Buffer, codec: Codec, to: object, error: ClstrError) -> None:
+        """Answer a message of which at most the sender can be read: a Go client's address is in the message alone."""
+        reply_to, oneway = read_sender(body)
+        if oneway:
+            self._engine.answers.refuse_unread_notify(shard, "", error)
+        else:
+            self._engine.answers.refuse_unread(codec, self._link.reply_address(to, reply_to), error)
+
     def _refuse(self, frame: RequestFrame, codec: Codec, to: object, error: ClstrError) -> None:
         if frame.oneway:
             self._engine.answers.refuse_unread_notify(frame.shard, frame.type, error)
@@ -128,14 +149,20 @@ class Receiver:
         if route is not None and route != pending.route:
             self.garbage("an answer from a peer that was not asked")
             return
-        pending.resolve(self._read_reply(body))
+        outcome = self._read_reply(pending, body)
+        if outcome is not None:
+            pending.resolve(outcome)
 
-    def _read_reply(self, body: Buffer) -> Outcome:
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
+        """Return what ends the request: nothing if no node wrote ``body``."""
         try:
             if len(body) > self._max_body_bytes:
                 raise PayloadTooLargeError(len(body), self._max_body_bytes, is_reply=True)
-            frame = decode_reply(body)
+            frame = decode_reply(body, self._codec)
             return decode_error(frame) if frame.err or frame.code else frame.data or b""
+        except InvalidReplyError as error:
+            self._foreign.note(pending, body, error)
+            return None
         except ClstrError as error:
             self.garbage(str(error))
             return error

@@ -1,0 +1,51 @@
+"""What arrives at the address of a reply and is none: a JetStream stream's acknowledgement, a stranger's service."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from clstr._wire import Buffer
+from clstr.spi._link import Link
+from clstr.spi._pending import Pending
+from clstr.spi._stats import Stats
+
+QUIET_SECONDS = 10.0  # between two log lines: a stream answers every request
+UNKNOWN = "something that is no clstr node answered instead: who else subscribes to the shards' subjects or channels?"
+
+
+class ForeignReplies:
+    """
+    Counts them, logs at most one line in ten seconds, and notes at the request what its timeout will say.
+
+    They do not end a request: the owner of the shard may still answer.
+    """
+
+    def __init__(self, link: Link, stats: Stats, logger: logging.Logger, clock: Callable[[], float]) -> None:
+        self._link = link
+        self._stats = stats
+        self._logger = logger
+        self._clock = clock
+        self._quiet_until = float("-inf")
+
+    def note(self, pending: Pending, body: Buffer, why: Exception) -> None:
+        """Note that ``body`` arrived for ``pending`` and is no reply, and ``why``."""
+        self._stats.foreign_replies += 1
+        self._logger.debug("not a reply: %s", why)
+        pending.foreign = self._describe(body)
+        now = self._clock()
+        if now >= self._quiet_until:
+            self._quiet_until = now + QUIET_SECONDS
+            self._logger.warning(
+                "an answer to a request for shard %d was no reply, %d so far: %s",
+                pending.shard,
+                self._stats.foreign_replies,
+                pending.foreign,
+            )
+
+    def _describe(self, body: Buffer) -> str:
+        try:
+            return self._link.describe_foreign(body) or UNKNOWN
+        except Exception:  # a defect of the link must not cost the reader
+            self._logger.exception("the link failed to describe a foreign answer")
+            return UNKNOWN

@@ -1,0 +1,91 @@
+"""`clstr_nats._bystanders`: who else gets the shards' messages, and what that does to requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.client import Client
+
+import clstr
+from clstr import Envelope
+from clstr.errors import RequestTimeoutError
+from clstr_nats._bystanders import MAX_ACK_BYTES, describe_ack
+from clstr_testing import Server, nats_server
+
+Connect = Callable[..., Awaitable[clstr.Transport]]
+codecs = pytest.mark.parametrize("codec", ["json", "msgpack"])
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with nats_server("-js", "-sd", str(tmp_path)) as running:
+        yield running
+
+
+@pytest.fixture
+async def other(server: Server) -> AsyncIterator[Client]:
+    """A bare connection of somebody else in the account."""
+    connection = await nats.connect(server.url)
+    yield connection
+    await connection.close()
+
+
+async def fence(connection: Client) -> None:
+    """Wait until the server has acted on what ``connection`` wrote: its first PING may overtake that."""
+    await connection.flush()
+    await connection.flush()
+
+
+async def slow(_: Envelope) -> bytes:
+    await asyncio.sleep(0.05)  # longer than a stream takes to acknowledge
+    return b"answer"
+
+
+@codecs
+async def test_a_stream_s_acknowledgement_does_not_end_a_request(
+    server: Server, connect: Connect, other: Client, codec: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, client = [await connect(server.port, query=f"?codec={codec}") for _ in range(2)]
+    await node.subscribe([1], slow)
+    await other.jetstream().add_stream(name="AUDIT", subjects=["clstr.>"])
+    for _ in range(3):
+        assert await client.request(Envelope(shard=1, type="t")) == b"answer"
+    assert client.stats.foreign_replies == 3  # type: ignore[attr-defined]  # the engine's
+    assert "the JetStream stream 'AUDIT' takes messages to clstr.shard.*" in caplog.text
+
+
+@codecs
+async def test_a_stream_does_not_answer_for_a_shard_that_nobody_owns(
+    server: Server, connect: Connect, other: Client, codec: str
+) -> None:
+    client = await connect(server.port, query=f"?codec={codec}")
+    await other.jetstream().add_stream(name="AUDIT", subjects=["clstr.>"])
+    with pytest.raises(RequestTimeoutError, match="the JetStream stream 'AUDIT' takes messages") as caught:
+        await client.request(Envelope(shard=9, type="t"), timeout=0.5)
+    assert "exclude them from its subjects, or give clstr another prefix" in caught.value.reason
+
+
+@pytest.mark.parametrize(
+    ("body", "name"),
+    [
+        (b'{"stream":"AUDIT","seq":3}', "the JetStream stream 'AUDIT'"),
+        (b'{"stream":"' + b"A" * 1000 + b'","seq":3}', f"the JetStream stream '{'A' * 64}'"),
+        (b'{"stream":"A\\nB","seq":3,"domain":"hub"}', r"the JetStream stream 'A\nB'"),
+        (b'{"error":{"code":503,"err_code":10077,"description":"full"},"stream":"AUDIT"}', "the JetStream stream 'AU"),
+        (b'{"error":{"code":503},"stream":5}', "a JetStream stream"),
+    ],
+)
+def test_an_acknowledgement_names_its_stream(body: bytes, name: str) -> None:
+    assert describe_ack(memoryview(body), "clstr.shard.*").startswith(name)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{}", b"[]", b"5", b"\xff", b'{"stream":"A"}', b'{"a":' * 400, b'{"seq":1,"x":"' + bytes(MAX_ACK_BYTES)],
+)
+def test_anything_else_is_no_acknowledgement(body: bytes) -> None:
+    assert describe_ack(body, "clstr.shard.*") == ""
