@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 
+from clstr_redis._errors import ForeignKeysError
 from clstr_redis._leases import KEYS_PER_CALL, Leases
 from clstr_redis._names import Names
 from clstr_redis._scripts import DROP, HOLD, Script
@@ -23,12 +24,14 @@ class FakeConnection:
         self.go_on = asyncio.Event()
         self.go_on.set()
         self.error: Exception | None = None
+        self.foreign: set[bytes] = set()
 
-    async def run(self, script: Script, keys: list[bytes], *_: bytes) -> None:
+    async def run(self, script: Script, keys: list[bytes], *_: bytes) -> list[int]:
         self.calls.append((script, keys))
         await self.go_on.wait()
         if self.error is not None:
             raise self.error
+        return [number for number, key in enumerate(keys, 1) if key in self.foreign]
 
 
 @pytest.fixture
@@ -79,3 +82,27 @@ async def test_letting_go_of_many_takes_several_calls(leases: Leases, connection
         (DROP, KEYS_PER_CALL),
         (DROP, 1),
     ]
+
+
+async def test_a_key_that_is_no_lease_keeps_no_other_from_being_renewed(leases: Leases, connection: Any) -> None:
+    await leases.take(connection, range(3 * KEYS_PER_CALL))
+    connection.calls.clear()
+    connection.foreign = {b"clstr:shard:1", b"clstr:shard:700"}
+    with pytest.raises(ForeignKeysError, match="clstr:shard:1, clstr:shard:700: somebody else"):
+        await leases.renew(connection)
+    assert len(connection.calls) == 3
+
+
+async def test_a_refused_part_keeps_no_other_from_being_renewed(leases: Leases, connection: Any) -> None:
+    await leases.take(connection, range(3 * KEYS_PER_CALL))
+    connection.calls.clear()
+    connection.error = redis.exceptions.ResponseError("BUSY")
+    with pytest.raises(redis.exceptions.ResponseError, match="BUSY"):
+        await leases.renew(connection)
+    assert len(connection.calls) == 3
+
+
+async def test_many_such_keys_are_counted(leases: Leases, connection: Any) -> None:
+    connection.foreign = {b"clstr:shard:%d" % shard for shard in range(10)}
+    with pytest.raises(ForeignKeysError, match="clstr:shard:2 and 7 more: somebody else"):
+        await leases.take(connection, range(20))

@@ -126,7 +126,7 @@ async def test_4096_shards_cost_a_few_calls(server: Server, connect: Connect, ad
     subscription = await node.subscribe(range(4096), echo)
     assert len(await admin.keys("clstr:shard:*")) == 4096
     calls: Any = await admin.info("commandstats")
-    assert calls["cmdstat_evalsha"]["calls"] == 9
+    assert calls["cmdstat_evalsha"]["calls"] == 9 + 1  # one at connect, to see whether it may
     await subscription.aclose()
     assert await admin.keys("*") == []
 
@@ -134,7 +134,7 @@ async def test_4096_shards_cost_a_few_calls(server: Server, connect: Connect, ad
 async def test_a_lease_that_is_refused_is_not_held(server: Server, connect: Connect, admin: Redis) -> None:
     await admin.set("clstr:shard:1", "somebody else's")
     node = await connect(server.port)
-    with pytest.raises(TransportUnavailableError, match="wrong kind of value"):
+    with pytest.raises(TransportUnavailableError, match="clstr:shard:1: somebody else has written"):
         await node.subscribe([0, 1], echo)
     with pytest.raises(NoShardSubscriberError):
         await node.request(message(0))
@@ -389,6 +389,45 @@ async def test_a_server_without_memory_still_keeps_leases(server: Server, connec
         assert await client.request(message(shard, b"x")) == b"x"
 
 
+async def test_a_key_of_another_type_costs_its_own_shard_alone(
+    server: Server, connect: Connect, admin: Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, client = await connect(server.port, query="?heartbeat=0.05"), await connect(server.port)
+    await node.subscribe(range(8), echo)
+    await admin.delete("clstr:shard:2")
+    await admin.set("clstr:shard:2", "a stranger's")
+    (lease,) = await leases_of(admin, 7)
+    async with asyncio.timeout(10):
+        while await leases_of(admin, 7) == [lease]:  # noqa: ASYNC110 -- the server tells nobody
+            await asyncio.sleep(0.01)
+    for shard in (0, 1, 3, 7):
+        assert await client.request(message(shard, b"x")) == b"x"
+    with pytest.raises(TransportUnavailableError, match="clstr:shard:2: somebody else has written") as caught:
+        await client.request(message(2))
+    assert not caught.value.maybe_executed
+    with pytest.raises(TransportUnavailableError, match="clstr:shard:2: somebody else has written"):
+        await client.subscribe([2], echo)
+    told = [each.getMessage() for each in caplog.records if "leases cannot be renewed" in each.message]
+    assert len(told) == 1
+    assert "clstr:shard:2" in told[0]
+    await admin.delete("clstr:shard:2")
+    async with asyncio.timeout(10):
+        while not await leases_of(admin, 2):  # noqa: ASYNC110 -- the server tells nobody
+            await asyncio.sleep(0.01)
+    assert await client.request(message(2, b"x")) == b"x"
+
+
+async def test_letting_go_of_shards_passes_over_a_key_of_another_type(
+    server: Server, connect: Connect, admin: Redis
+) -> None:
+    node = await connect(server.port, query="?heartbeat=60")
+    subscription = await node.subscribe(range(4), echo)
+    await admin.delete("clstr:shard:1")
+    await admin.set("clstr:shard:1", "a stranger's")
+    await subscription.aclose()
+    assert await admin.keys("clstr:shard:*") == [b"clstr:shard:1"]
+
+
 async def leases_of(admin: Redis, shard: int) -> list[object]:
     """Return the owners of a shard with the ends of their leases."""
     return [*await admin.zrange(f"clstr:shard:{shard}", 0, -1, withscores=True)]
@@ -475,9 +514,9 @@ async def test_a_right_that_is_taken_away_is_named(server: Server, connect: Conn
     node, client = await connect(server.port), await connect(server.port)
     await node.subscribe([1], echo)
     assert await client.request(message(1, b"x")) == b"x"
+    await (await connect(server.port)).subscribe([2], echo)
     await admin.acl_setuser("default", enabled=True, commands=["-publish"])
     for shard in (1, 2):
-        await (await connect(server.port)).subscribe([2], echo)
         with pytest.raises(AccessDeniedError, match="publish") as caught:
             await client.request(message(shard))
         assert not caught.value.maybe_executed

@@ -77,39 +77,51 @@ async def test_a_client_may_not_own_a_shard(as_user: Callable[..., Awaitable[cls
             await client.subscribe([7], echo)
 
 
-@pytest.mark.parametrize(
-    ("right", "missing"),
-    [
-        ("+subscribe", r"grant \+subscribe"),
-        ("&clstr:in:*", r"grant &clstr:in:\*"),
-        ("+script|load", r"grant \+script"),
-    ],
-)
-async def test_a_right_that_opening_needs_is_named(kind: str, connect: Connect, right: str, missing: str) -> None:
-    async with SERVERS[kind](config=users(("node", NODE.replace(right, "")))) as server:
-        with pytest.raises(AccessDeniedError, match=missing):
-            await connect(server.port, user="node:PLANTED-n")
+RIGHTS = {
+    "+subscribe": r"grant \+subscribe",
+    "&clstr:in:*": r"grant &clstr:in:\*",
+    "+script|load": r"grant \+script",
+    "+publish": r"grant \+publish",
+    "+evalsha": r"grant \+evalsha",
+    "~clstr:shard:*": r"grant ~clstr:shard:\*",
+    "+zrangebyscore": r"grant .*\+zrangebyscore",
+    "+time": r"grant .*\+time",
+}
 
 
-@pytest.mark.parametrize(
-    ("right", "missing"),
-    [
-        ("+evalsha", r"grant \+evalsha"),
-        ("~clstr:shard:*", r"grant ~clstr:shard:\*"),
-        ("+zrangebyscore", r"grant .*\+zrangebyscore"),
-        ("+time", r"grant .*\+time"),
-    ],
-)
-async def test_a_right_that_sending_needs_is_named_and_nothing_has_run(
+@pytest.mark.parametrize(("right", "missing"), RIGHTS.items())
+async def test_a_right_that_every_peer_needs_is_named_at_connect(
     kind: str, connect: Connect, right: str, missing: str
 ) -> None:
+    """The first request would be too late, and would not know whether its message was sent."""
     async with SERVERS[kind](config=users(("node", NODE.replace(right, "")))) as server:
+        async with asyncio.timeout(5):
+            with pytest.raises(AccessDeniedError, match=missing):
+                await connect(server.port, user="node:PLANTED-n", connect_timeout=60)
+
+
+async def test_a_right_that_is_taken_away_is_named_and_nothing_has_run(kind: str, connect: Connect) -> None:
+    async with SERVERS[kind](config=users(("node", NODE))) as server:
         client = await connect(server.port, user="node:PLANTED-n")
+        async with Redis(host=server.host, port=server.port) as admin:
+            await admin.acl_setuser("node", enabled=True, commands=["-evalsha"])
         async with asyncio.timeout(5):
             for send in (client.request, client.notify):
-                with pytest.raises(AccessDeniedError, match=missing) as caught:
+                with pytest.raises(AccessDeniedError, match=r"grant \+evalsha") as caught:
                     await send(GET, timeout=60)
                 assert not caught.value.maybe_executed
+
+
+async def test_looking_for_rights_leaves_no_trace(kind: str, connect: Connect) -> None:
+    async with SERVERS[kind]() as server:
+        node, client = await connect(server.port), await connect(server.port)
+        await node.subscribe([7], echo)
+        assert await client.request(GET) == b"reply"
+        for peer in (node, client):
+            stats = peer.stats  # type: ignore[attr-defined]  # the engine's
+            assert (stats.garbage, stats.late_replies, stats.dropped_replies) == (0, 0, 0)
+        async with Redis(host=server.host, port=server.port) as admin:
+            assert await admin.keys("*") == [b"clstr:shard:7"]
 
 
 @pytest.mark.parametrize("right", ["+zadd", "+zremrangebyscore", "+pttl", "+pexpire"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 import redis.exceptions
 
@@ -13,6 +14,21 @@ from clstr.errors import (
     ConnectionLostError,
     TransportUnavailableError,
 )
+
+MOST_KEYS = 3  # of those that are named in one message
+
+
+class ForeignKeysError(redis.exceptions.ResponseError):
+    """Keys for leases that somebody else has given another type."""
+
+    def __init__(self, keys: Sequence[bytes]) -> None:
+        names = ", ".join(key.decode() for key in keys[:MOST_KEYS])
+        more = f" and {len(keys) - MOST_KEYS} more" if len(keys) > MOST_KEYS else ""
+        super().__init__(
+            f"WRONGTYPE {names}{more}: somebody else has written something other than leases there; delete that, or "
+            "choose another prefix (shards with other keys are not affected)"
+        )
+
 
 _COMMAND = re.compile(r"'([^']+)' (?:sub)?command")
 _DENIED_IN_A_SCRIPT = ("ACL failure in script", "The user executing the script can't")  # by Redis 7, and 6.2
@@ -49,6 +65,8 @@ def explain(error: Exception, server: str, prefix: str) -> ClstrError:
     """
     if isinstance(error, ClstrError):
         return error
+    if isinstance(error, ForeignKeysError):
+        return TransportUnavailableError(f"{server} cannot be used for these shards: {error}")
     text = " ".join(str(error).split())[:MAX_TEXT]
     if _code(error) == "NOPERM":
         return AccessDeniedError(f"the user lacks a right at {server}: {_missing_right(text, prefix)} ({text})")
@@ -57,8 +75,10 @@ def explain(error: Exception, server: str, prefix: str) -> ClstrError:
     return TransportUnavailableError(f"{server} cannot be used: {_reason(error, text)}")
 
 
-def refusal(error: Exception, prefix: str) -> ClstrError:
-    """Say why the server has not published a message, and whether that is certain."""
+def refusal(error: Exception, prefix: str, key: bytes = b"") -> ClstrError:
+    """Say why the server has not published a message, and whether that is certain; ``key`` is that of its shard."""
+    if key and _code(error) == "WRONGTYPE":
+        error = ForeignKeysError([key])
     reason = explain(error, "the Redis server", prefix)
     if _code(error) in _PROOFS:
         reason.maybe_executed = False

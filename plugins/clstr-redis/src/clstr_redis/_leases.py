@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import redis.exceptions
+
 from clstr_redis._connection import Connection
+from clstr_redis._errors import ForeignKeysError
 from clstr_redis._names import Names
 from clstr_redis._scripts import DROP, HOLD
 
@@ -30,7 +33,7 @@ class Leases:
         Hold ``shards`` too: on return every peer's script sees it.
 
         Raises:
-            redis.exceptions.ResponseError: The server says no.
+            redis.exceptions.ResponseError: The server says no, of some shards or of all.
             TransportUnavailableError: The connection is lost; nothing is held.
         """
         self._held.update(shards)
@@ -58,11 +61,26 @@ class Leases:
         await self._lease(connection, sorted(self._held))
 
     async def _lease(self, connection: Connection, shards: Sequence[int]) -> None:
+        """Lease all that can be leased, then raise the first reason for what cannot."""
+        failures: list[redis.exceptions.ResponseError] = []
+        foreign: list[bytes] = []
         for part in _parts(shards):
             # What was let go of since the last call must not be leased again behind its back.
-            held = [shard for shard in part if shard in self._held]
-            if held:
-                await connection.run(HOLD, self._keys(held), connection.inbox, self._ms)
+            keys = self._keys([shard for shard in part if shard in self._held])
+            if not keys:
+                continue
+            try:
+                numbers = await connection.run(HOLD, keys, connection.inbox, self._ms)
+            except redis.exceptions.ReadOnlyError:  # no part can be leased here
+                raise
+            except redis.exceptions.ResponseError as error:
+                failures.append(error)
+            else:
+                foreign += [keys[number - 1] for number in numbers]
+        if foreign:
+            failures.append(ForeignKeysError(foreign))
+        if failures:
+            raise failures[0]
 
     def _keys(self, shards: Sequence[int]) -> list[bytes]:
         return [self._names.shard(shard) for shard in shards]

@@ -172,7 +172,7 @@ class RedisLink(Link):
     def _resolved(self, batch: list[Item], asked_at: float, found: Answer) -> None:
         """The script tells which inbox it chose, how long its lease is, and how many got the batch."""
         if isinstance(found, Exception):
-            self._refused(batch, refusal(found, self._names.prefix))
+            self._refused(batch, refusal(found, self._names.prefix, self._names.shard(batch[0].shard)))
         elif not found:
             self._nobody(batch)
         else:

@@ -54,6 +54,11 @@ class Names:
         """Tell whether a stranger's ``name`` is an inbox, and nothing else."""
         return name.startswith(self._inboxes) and _REST.fullmatch(name, len(self._inboxes)) is not None
 
+    @property
+    def no_shard(self) -> bytes:
+        """The key of leases that nobody takes: for trying what may be done with such keys."""
+        return f"{self.prefix}:shard:none".encode()
+
     def shard(self, shard: int) -> bytes:
         """Return the key of a shard's leases: a sorted set of inboxes, by the server's time at which they end."""
         return f"{self.prefix}:shard:{shard}".encode()

@@ -43,22 +43,39 @@ end
 return {{}}
 """)
 
+# Runs a command, and returns whether the key has another type; any other error ends the script, as with `redis.call`.
+_IS_OF_ANOTHER_TYPE = """
+local function is_of_another_type(...)
+  local answer = redis.pcall(...)
+  if type(answer) ~= 'table' or not answer.err then return false end
+  if string.find(answer.err, 'WRONGTYPE', 1, true) then return true end
+  redis.call(...)
+end
+"""
+
 # KEYS: the leases of some shards. ARGV: an inbox, the milliseconds of a lease. Takes or renews them.
 # The removal comes first: a server whose memory is full lets a script go on that has begun to write.
 # A key lives as long as its longest lease: owners may have leases of different lengths.
+# Returns the numbers of the keys that somebody else has given another type: each costs its own shard alone.
 HOLD = Script.of(f"""
 {_NOW}
-for _, key in ipairs(KEYS) do
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', '(' .. now)
-  redis.call('ZADD', key, now + ARGV[2], ARGV[1])
-  if redis.call('PTTL', key) < tonumber(ARGV[2]) then redis.call('PEXPIRE', key, ARGV[2]) end
+{_IS_OF_ANOTHER_TYPE}
+local foreign = {{}}
+for number, key in ipairs(KEYS) do
+  if is_of_another_type('ZREMRANGEBYSCORE', key, '-inf', '(' .. now) then
+    foreign[#foreign + 1] = number
+  else
+    redis.call('ZADD', key, now + ARGV[2], ARGV[1])
+    if redis.call('PTTL', key) < tonumber(ARGV[2]) then redis.call('PEXPIRE', key, ARGV[2]) end
+  end
 end
-return #KEYS
+return foreign
 """)
 
-# KEYS: the leases of some shards. ARGV: an inbox. Lets go of them.
-DROP = Script.of("""
-for _, key in ipairs(KEYS) do redis.call('ZREM', key, ARGV[1]) end
+# KEYS: the leases of some shards. ARGV: an inbox. Lets go of them, where they are leases.
+DROP = Script.of(f"""
+{_IS_OF_ANOTHER_TYPE}
+for _, key in ipairs(KEYS) do is_of_another_type('ZREM', key, ARGV[1]) end
 return #KEYS
 """)
 

@@ -16,6 +16,7 @@ from clstr_redis._connection import Connection
 from clstr_redis._dialer import Dialer
 from clstr_redis._leases import Leases
 from clstr_redis._names import Names
+from clstr_redis._rights import check_rights
 from clstr_redis._scripts import SCRIPTS
 
 MISSED_HEARTBEATS = 3
@@ -117,6 +118,7 @@ class Session:
         await connection.ask(b"SUBSCRIBE", connection.inbox)
         for script in SCRIPTS:
             await connection.ask(b"SCRIPT", b"LOAD", script.text)
+        await check_rights(connection, self._names)
         await self._renew(connection)
 
     def _new_connection(self, raw: AbstractConnection) -> Connection:
