@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,7 @@ from clstr._limits import Limits
 from clstr.errors import ConnectionLostError, OverloadedError, RequestTimeoutError, TransportClosedError
 from clstr.spi import Stats
 from clstr.spi._deadlines import Deadlines
-from clstr.spi._pending import Pending, PendingReplies
+from clstr.spi._pending import TOKENS_AT_ONCE, Pending, PendingReplies, random_tokens
 from spi.virtual_time import START, VirtualLoop
 
 
@@ -61,10 +62,28 @@ async def test_a_token_is_never_used_again(table: PendingReplies) -> None:
     assert len(tokens) == 100
 
 
-async def test_two_tables_begin_at_different_tokens(deadlines: Deadlines) -> None:
-    loop = asyncio.get_running_loop()
-    starts = {enter(PendingReplies(loop, Limits(), deadlines, Stats())).token for _ in range(20)}
-    assert len(starts) == 20
+async def test_no_token_follows_from_those_before(table: PendingReplies) -> None:
+    """Neither the next number nor one at the same distance: a peer that sees some could answer others' requests."""
+    tokens = []
+    for _ in range(TOKENS_AT_ONCE + 50):
+        pending = enter(table)
+        tokens.append(pending.token)
+        table.close(pending)
+    distances = {later - earlier for earlier, later in itertools.pairwise(tokens)}
+    assert len(distances) == len(tokens) - 1
+    assert max(tokens).bit_length() > 60
+
+
+def test_tokens_use_every_random_bit_and_are_drawn_many_at_a_time() -> None:
+    draws: list[int] = []
+
+    def random_bytes(size: int) -> bytes:
+        draws.append(size)
+        return bytes(range(256)) * (size // 256)
+
+    tokens = list(itertools.islice(random_tokens(random_bytes), TOKENS_AT_ONCE + 1))
+    assert draws == [8 * TOKENS_AT_ONCE] * 2
+    assert {token.to_bytes(8, sys.byteorder) for token in tokens} == {bytes(range(n, n + 8)) for n in range(0, 256, 8)}
 
 
 EVENTS: dict[str, Callable[[PendingReplies, Pending], object]] = {

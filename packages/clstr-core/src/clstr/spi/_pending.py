@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -26,13 +27,29 @@ class AskAgain:
 
 Outcome = bytes | ClstrError | AskAgain
 
+TOKENS_AT_ONCE = 256  # one call to the system for each would cost ten times as much
+
+
+def random_tokens(random_bytes: Callable[[int], bytes] = os.urandom) -> Iterator[int]:
+    """
+    Return an endless iterator of tokens, 64-bit numbers.
+
+    Who answers a request proves by its token that it has read the request: no token may follow from another one. That
+    two requests in flight have the same one is as unlikely as guessing it.
+
+    Args:
+        random_bytes: Returns so many random bytes.
+    """
+    draws = (memoryview(random_bytes(8 * TOKENS_AT_ONCE)).cast("Q") for _ in itertools.repeat(None))
+    return itertools.chain.from_iterable(draws)
+
 
 class Pending(msgspec.Struct, eq=False):
     """
     One request in flight.
 
     Attributes:
-        token: Its number on the link; never used again.
+        token: Its number on the link, which nobody can guess.
         outcome: The reply's bytes or the error. Errors are results here, so that one that nobody awaits is no noise.
         was_sent: Whether the link has it: before that it certainly did not run.
         route: Where it went, once it was sent.
@@ -80,8 +97,7 @@ class PendingReplies:
         self._stats = stats
         self._by_token: dict[int, Pending] = {}
         self._bytes = 0
-        # A random start: a reply to an earlier life of this peer must not meet a token of this one.
-        self._tokens = itertools.count(secrets.randbits(48))
+        self._tokens = random_tokens()
 
     def __len__(self) -> int:
         return len(self._by_token)
