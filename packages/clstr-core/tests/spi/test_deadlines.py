@@ -92,6 +92,17 @@ async def test_a_loop_that_was_blocked_catches_up_in_order(deadlines: Deadlines,
     assert [item for _, item in log] == items[:4]
 
 
+async def test_what_is_due_in_one_tick_expires_in_the_order_in_which_it_came(
+    deadlines: Deadlines, log: Log, clock: VirtualLoop
+) -> None:
+    """Not in the order of addresses: a run of the simulation would not repeat."""
+    items = [Item(log, clock) for _ in range(100)]
+    for item in reversed(items):
+        deadlines.add(clock.time() + 1, item)
+    await asyncio.sleep(1.1)
+    assert [item for _, item in log] == items[::-1]
+
+
 async def test_when_nothing_is_left_the_timer_runs_out_once(deadlines: Deadlines, log: Log, clock: VirtualLoop) -> None:
     item = Item(log, clock)
     deadlines.discard(deadlines.add(START + 1, item), item)

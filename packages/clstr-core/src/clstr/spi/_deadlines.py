@@ -30,7 +30,7 @@ class Deadlines:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._context = contextvars.Context()  # not that of whoever happens to arm the timer: it would live on in it
-        self._buckets: dict[int, set[Expiring]] = {}
+        self._buckets: dict[int, dict[Expiring, None]] = {}  # in order: what is due in one tick expires as it came
         self._ticks: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for = 0
@@ -45,20 +45,20 @@ class Deadlines:
         tick = math.ceil(when / GRANULARITY)
         bucket = self._buckets.get(tick)
         if bucket is None:
-            self._buckets[tick] = {item}
+            self._buckets[tick] = {item: None}
             heapq.heappush(self._ticks, tick)
             if len(self._buckets) > self._sweep_at:
                 self._sweep()
             self._arm()
         else:
-            bucket.add(item)
+            bucket[item] = None
         return tick
 
     def discard(self, tick: int, item: Expiring) -> None:
         """Forget ``item``; nothing happens if it expired already."""
         bucket = self._buckets.get(tick)
         if bucket is not None:
-            bucket.discard(item)
+            bucket.pop(item, None)
             if self._is_retired:
                 self.retire()
 
