@@ -228,6 +228,44 @@ async def test_a_released_shard_stores_its_state_before_another_node_has_it(conn
         assert (await client.key("a").request(Add(1))).value == 4
 
 
+async def test_a_message_that_middleware_kept_beyond_the_drain_starts_no_actor_there(connect: Connect) -> None:
+    """The sender is told that another node owns the shard, and asks that one."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+    started: list[str] = []
+
+    class Where(clstr.Actor):
+        @clstr.handles(Add)
+        async def add(self, _message: Add, context: clstr.Context) -> Total:
+            started.append(context.node_id)
+            return Total(1)
+
+    async def keep(envelope: clstr.Envelope, following: clstr.Handler) -> bytes | None:
+        arrived.set()
+        await go_on.wait()
+        return await following(envelope)
+
+    transport = await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+    shard = clstr.shard_for_key("a", NUM_SHARDS)
+    handlers = [clstr.ActorHandler(Where), clstr.ActorHandler(Where)]
+    async with (
+        asyncio.timeout(60),
+        clstr.Node(
+            await connect(drain_timeout=0.1), handlers[0], shards=[shard], node_id="first", middleware=[keep]
+        ) as first,
+        clstr.Node(await connect(), handlers[1], shards=[], node_id="second") as second,
+    ):
+        answer = asyncio.create_task(client.key("a").request(Add(1)))
+        await arrived.wait()
+        report = await first.release([shard])
+        assert report.running == (f"shard {shard}, type 'Add'",)
+        await second.acquire([shard])
+        go_on.set()
+        assert await answer == Total(1)
+        assert started == ["second"]
+        assert [len(handler) for handler in handlers] == [0, 1]
+
+
 async def test_a_cycle_through_two_kinds_of_actors_on_one_node_is_seen(connect: Connect) -> None:
     transport = await connect()
     client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)

@@ -167,7 +167,7 @@ class Holder:
         await self._let_go("aclose", list(range(SHARDS)), self.subscription.aclose, inside)
 
     async def _let_go(
-        self, what: str, shards: list[int], begin: Callable[[], Awaitable[None]], inside: Call | None
+        self, what: str, shards: list[int], begin: Callable[[], Awaitable[object]], inside: Call | None
     ) -> None:
         loop = asyncio.get_running_loop()
         before, began = dict(self._additions), loop.time()
@@ -190,7 +190,7 @@ class Holder:
         ledger.expect(not left or took >= limits.drain_timeout - MARGIN, f"{what} returned while {left} run")
         ledger.expect(took <= limits.drain_timeout + CLOSE_GRACE + MARGIN, f"{what} took {took:.3f} s")
 
-    async def _survive(self, what: str, operation: Awaitable[None]) -> bool:
+    async def _survive(self, what: str, operation: Awaitable[object]) -> bool:
         self.peer.world.ledger.note(f"{self.peer.link} {what}")
         try:
             await operation

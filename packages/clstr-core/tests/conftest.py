@@ -14,7 +14,7 @@ import pytest
 
 from clstr._context import Current, is_refusal_of, set_current
 from clstr._envelope import Envelope
-from clstr.abc import CloseReport, Handler, Subscription, Transport
+from clstr.abc import CloseReport, Handler, ReleaseReport, Subscription, Transport
 from clstr.errors import HandlerError, NoShardSubscriberError
 
 Sent = list[tuple[Envelope, float]]
@@ -64,12 +64,13 @@ class FakeSubscription(Subscription):
     async def add(self, shards: Iterable[int]) -> None:
         self.transport.handlers.update(dict.fromkeys(shards, self.handler))
 
-    async def remove(self, shards: Iterable[int]) -> None:
+    async def remove(self, shards: Iterable[int]) -> ReleaseReport:
         for shard in self.shards & frozenset(shards):
             del self.transport.handlers[shard]
+        return ReleaseReport()
 
-    async def aclose(self) -> None:
-        await self.remove(self.shards)
+    async def aclose(self) -> ReleaseReport:
+        return await self.remove(self.shards)
 
 
 class FakeTransport(Transport):

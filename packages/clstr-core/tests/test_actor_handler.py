@@ -30,6 +30,7 @@ from clstr.errors import (
     InvalidEnvelopeError,
     KeyRequiredError,
     MissingKeyHeaderError,
+    NotOwnerError,
     OverloadedError,
     UnknownMessageError,
 )
@@ -1013,6 +1014,96 @@ async def test_a_release_finds_nothing_to_stop_where_the_start_failed(world: Wor
     await released
     assert isinstance(answer.exception(), ValueError)
     assert (world.events, len(handler), handler._live) == (["start a"], 0, 0)
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["no actor", "an actor"])
+async def test_a_message_whose_shard_was_released_before_it_came_reaches_no_actor(
+    world: World, handling: Handling, is_there: bool
+) -> None:
+    """A middleware took longer than the drain: another node may own the key."""
+    handler = ActorHandler(Worker)
+    if is_there:
+        await handler(message("a"))
+    events = list(world.events)
+    with handling(envelope=message("a")) as inside:
+        inside.is_revoked = True
+        with pytest.raises(NotOwnerError) as caught:
+            await handler(message("a"))
+    assert is_refusal_of(caught.value, inside)
+    assert (world.events, len(handler)) == (events, int(is_there))
+
+
+async def test_a_message_whose_shard_was_released_while_its_actor_started_is_not_handled(
+    world: World, handling: Handling
+) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("start a")
+    answer, inside = ask(handler, "a", "late")
+    await ticks()
+    inside.is_revoked = True
+    release = asyncio.create_task(handler.release_shards([1]))
+    await ticks()
+    await world.let_go("start a")
+    await release
+    assert is_refusal_of(cast_error(answer), inside)
+    assert "a late" not in world.events
+    assert world.live == 0
+
+
+def cast_error(answer: Answer) -> BaseException:
+    error = answer.exception()
+    assert error is not None
+    return error
+
+
+@pytest.mark.parametrize("led_to", [False, True], ids=["its own", "that it led to"])
+async def test_a_release_inside_a_message_waits_for_all_actors_but_those_that_wait_for_it(
+    world: World, handling: Handling, led_to: bool
+) -> None:
+    """Even for one of another kind that has the same key."""
+    kinds = [ActorHandler(Worker), ActorHandler(Worker, kind="Another")]
+    world.hold("a outer", "a other")
+    outer, inside = ask(kinds[0], "a", "outer")
+    other = send(kinds[1], "a", "other")
+    await ticks()
+
+    async def release() -> None:
+        releasing = Asking(envelope=message("b"), chain=("Worker:a#outer",)) if led_to else inside
+        set_current(releasing)
+        await asyncio.gather(*(kind.release_shards([1]) for kind in kinds))
+
+    task = asyncio.create_task(release())
+    await ticks()
+    assert not task.done()
+    await world.let_go("a other")
+    await task
+    assert (await other, world.events[-1]) == (b'"other by 2"', "stop a")
+    assert len(kinds[0]) == 1
+    await world.let_go("a outer")
+    assert await outer == b'"outer by 1"'
+    assert (world.live, len(kinds[0])) == (0, 0)
+
+
+def test_periodic_work_is_skipped_when_the_shard_is_no_longer_held(world: World, handling: Handling) -> None:
+    held = {1}
+
+    class Subscribed(Asking):
+        def holds(self) -> Callable[[int], bool]:
+            return held.__contains__
+
+    async def run() -> None:
+        handler = ActorHandler(Ticking)
+        set_current(Subscribed(envelope=message("a")))
+        await handler(message("a"))
+        set_current(None)
+        await asyncio.sleep(6)
+        assert world.events.count("tick a") == 1
+        held.clear()
+        await asyncio.sleep(20)
+        assert world.events.count("tick a") == 1
+        await handler.aclose()
+
+    in_virtual_time(run())
 
 
 async def test_a_closed_handler_has_stopped_every_actor_and_refuses_messages(world: World, handling: Handling) -> None:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 import clstr_testing
-from clstr._context import Current, current, refuse, set_current
+from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._key_handler import KeyHandler
 from clstr._node import Node
@@ -25,6 +25,7 @@ from clstr.errors import (
     HandlerError,
     KeyRequiredError,
     MissingKeyHeaderError,
+    NotOwnerError,
     OverloadedError,
     UnknownMessageError,
 )
@@ -537,6 +538,40 @@ async def test_a_node_that_releases_a_shard_has_closed_its_handlers(transport: T
         await transport.request(keyed("a", 1))
         await node.release([1])
         assert maker.log == ["made a", "closed a"]
+
+
+@pytest.mark.parametrize("is_there", [False, True], ids=["not made", "made"])
+async def test_a_message_whose_shard_was_released_before_it_came_reaches_no_handler(
+    maker: Maker, handling: Handling, is_there: bool
+) -> None:
+    """A middleware took longer than the drain: another node may own the key."""
+    handler = KeyHandler(maker)
+    if is_there:
+        await handler(keyed("a"))
+    made = maker.calls.total()
+    with handling(envelope=keyed("a")) as inside:
+        inside.is_revoked = True
+        with pytest.raises(NotOwnerError) as caught:
+            await handler(keyed("a"))
+    assert is_refusal_of(caught.value, inside)
+    assert maker.calls.total() == made
+
+
+async def test_a_message_whose_shard_was_released_while_its_handler_was_made_is_not_handled(
+    maker: Maker, handling: Handling
+) -> None:
+    handler = KeyHandler(maker)
+    maker.gate.clear()
+    with handling(envelope=keyed("a")) as inside:
+        answer = asyncio.ensure_future(handler(keyed("a")))
+        await asyncio.sleep(0)
+        inside.is_revoked = True
+        await handler.release_shards([0])
+        maker.gate.set()
+        with pytest.raises(NotOwnerError):
+            await answer
+    await handler.aclose()
+    assert maker.log == ["made a", "closed a"]
 
 
 def test_an_aclose_that_hangs_is_cancelled_and_logged(caplog: pytest.LogCaptureFixture) -> None:

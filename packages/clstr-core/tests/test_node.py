@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import pytest
 
 from clstr._client import Client
-from clstr._context import refuse
+from clstr._context import Current, is_refusal_of, refuse
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._hashing import MAX_SHARDS, shards_for_node
 from clstr._metrics import NoMetrics
 from clstr._node import Node
 from clstr._node_info import NodeInfo
-from clstr.abc import CloseReport, Handler, ServerTransport, Subscription, Transport
+from clstr.abc import CloseReport, Handler, ReleaseReport, ServerTransport, Subscription, Transport
 from clstr.errors import (
     AccessDeniedError,
     ConnectionLostError,
@@ -27,6 +28,8 @@ from clstr.errors import (
     NotOwnerError,
     UnknownMessageError,
 )
+
+Handling = Callable[..., AbstractContextManager[Current]]
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +56,7 @@ class Held(Subscription):
         self.drained = asyncio.Event()
         self.drained.set()
         self.error: Exception | None = None
+        self.report = ReleaseReport()
         self.closed = 0
 
     @property
@@ -64,16 +68,17 @@ class Held(Subscription):
             raise self.error
         self.held.update(shards)
 
-    async def remove(self, shards: Iterable[int]) -> None:
+    async def remove(self, shards: Iterable[int]) -> ReleaseReport:
         self.draining.set()
         await self.drained.wait()
         if self.error is not None:
             raise self.error
         self.held.difference_update(shards)
+        return self.report
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> ReleaseReport:
         self.closed += 1
-        await self.remove(self.shards)
+        return await self.remove(self.shards)
 
 
 class HeldTransport(ServerTransport):
@@ -610,46 +615,137 @@ class TestHandlersWithState:
             assert node.shards == {1, 2}
             held.subscription.error = None
 
-    @pytest.mark.parametrize("released", [False, True], ids=["cancelled", "released again"])
-    async def test_a_release_that_is_cancelled_leaves_its_state_to_the_next_or_to_the_end(
-        self, held: HeldTransport, released: bool
+    async def test_a_release_that_is_cancelled_goes_on_and_an_acquisition_waits_for_it(
+        self, held: HeldTransport
     ) -> None:
-        done: list[frozenset[int]] = []
+        """What the handler keeps from before another node owned the shard must not answer again."""
+        events: list[str] = []
         has_begun, go_on = asyncio.Event(), asyncio.Event()
 
         class Slow(Stateful):
             async def release_shards(self, shards: frozenset[int]) -> None:
                 has_begun.set()
                 await go_on.wait()
-                done.append(shards)
+                events.append(f"released {sorted(shards)}, held {sorted(self.held.shards)}")
 
-        async with Node(held, Slow(held.subscription), shards=[1, 2]) as node:
+        async with Node(held, Slow(held.subscription), shards=[1, 2, 3]) as node:
             release = asyncio.create_task(node.release([1]))
             await has_begun.wait()
             release.cancel()
             await asyncio.wait({release})
-            assert node.shards == {2}
+            assert release.cancelled()
+            other = asyncio.create_task(node.acquire([4]))
+            acquire = asyncio.create_task(node.acquire([1, 5]))
+            await other
+            assert node.shards == {1, 2, 3, 4}
+            assert held.subscription.shards == {2, 3, 4}
             go_on.set()
-            if released:
-                await node.release([1])
-                assert done == [frozenset({1})]
-        assert done[-1] == (frozenset({2}) if released else frozenset({1, 2}))
+            await acquire
+            assert node.shards == held.subscription.shards == {1, 2, 3, 4, 5}
+            assert events == ["released [1], held [2, 3, 4]"]
 
-    async def test_a_release_that_is_cancelled_while_its_messages_end_leaves_its_state_to_the_end(
-        self, held: HeldTransport
-    ) -> None:
-        """The subscription let go all the same, as the engine's does."""
+    async def test_a_release_that_is_cancelled_while_its_messages_end_goes_on(self, held: HeldTransport) -> None:
         handler = Stateful(held.subscription)
         async with Node(held, handler, shards=[1, 2]) as node:
             held.subscription.drained.clear()
             release = asyncio.create_task(node.release([1]))
             await held.subscription.draining.wait()
-            held.subscription.held.discard(1)
             release.cancel()
             await asyncio.wait({release})
+            assert node.shards == {1, 2}
             held.subscription.drained.set()
+            await node.acquire([1])
+            [(released, still_held)] = handler.released
+            assert (released, still_held, node.shards) == (frozenset({1}), frozenset({2}), frozenset({1, 2}))
+
+    async def test_a_release_that_fails_after_its_caller_was_cancelled_is_logged(
+        self, held: HeldTransport, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async with Node(held, answer, shards=[1]) as node:
+            held.subscription.drained.clear()
+            release = asyncio.create_task(node.release([1]))
+            await held.subscription.draining.wait()
+            release.cancel()
+            await asyncio.wait({release})
+            held.subscription.error = ConnectionLostError("gone")
+            held.subscription.drained.set()
+            with pytest.raises(ConnectionLostError):
+                await node.acquire([1])
+            held.subscription.error = None
+        [record] = caplog.records
+        assert (record.name, record.getMessage()) == ("clstr.node", "a release whose caller was cancelled failed")
+
+    @pytest.mark.parametrize("by", ["release", "release of another", "acquire", "end"])
+    async def test_a_handler_that_fails_to_release_is_asked_again(self, held: HeldTransport, by: str) -> None:
+        asked: list[frozenset[int]] = []
+
+        class Failing(Stateful):
+            async def release_shards(self, shards: frozenset[int]) -> None:
+                asked.append(shards)
+                if len(asked) == 1:
+                    raise ValueError("no database")
+
+        async with Node(held, Failing(held.subscription), shards=[1, 2]) as node:
+            with pytest.raises(ValueError, match="no database"):
+                await node.release([1])
             assert node.shards == {2}
-        assert handler.released == [(frozenset({1, 2}), frozenset())]
+            if by == "acquire":
+                await node.acquire([1, 3])
+                assert node.shards == {1, 2, 3}
+            elif by.startswith("release"):
+                await node.release([1] if by == "release" else [2])
+        assert asked[1] == {"release": {1}, "release of another": {1, 2}, "acquire": {1}, "end": {1, 2}}[by]
+
+    async def test_a_handler_that_fails_to_release_again_keeps_the_shard_from_coming_back(
+        self, held: HeldTransport
+    ) -> None:
+        class Failing(Stateful):
+            async def release_shards(self, shards: frozenset[int]) -> None:
+                if shards == {1}:
+                    raise ValueError("no database")
+
+        async with Node(held, Failing(held.subscription), shards=[1, 2]) as node:
+            for change in (node.release, node.acquire):
+                with pytest.raises(ValueError, match="no database"):
+                    await change([1])
+            assert node.shards == held.subscription.shards == {2}
+
+    async def test_a_node_that_is_closed_while_an_acquisition_waits_acquires_nothing(self, held: HeldTransport) -> None:
+        node = Node(held, answer, shards=[1, 2])
+        async with node:
+            held.subscription.drained.clear()
+            release = asyncio.create_task(node.release([1]))
+            await held.subscription.draining.wait()
+            acquire = asyncio.create_task(node.acquire([1]))
+            closing = asyncio.create_task(node.aclose())
+            await asyncio.sleep(0)
+            held.subscription.drained.set()
+            await asyncio.gather(release, closing)
+            with pytest.raises(RuntimeError, match="does not run"):
+                await acquire
+        assert held.subscription.shards == frozenset()
+
+    async def test_what_still_runs_after_the_drain_is_reported(self, held: HeldTransport) -> None:
+        held.subscription.report = ReleaseReport(running=("shard 1, type 'Get'",))
+        node = Node(held, answer, shards=[1, 2])
+        assert await node.aclose() == ReleaseReport()  # it was never started
+        node = Node(held, answer, shards=[1, 2])
+        async with node:
+            assert await node.release([1]) == held.subscription.report
+            assert await node.aclose() == held.subscription.report
+
+    async def test_a_handler_behind_middleware_is_not_called_once_its_shard_was_released(
+        self, held: HeldTransport, handling: Handling
+    ) -> None:
+        async def revoke(envelope: Envelope, following: Handler) -> bytes | None:
+            inside.is_revoked = True  # as an engine does whose drain is over
+            return await following(envelope)
+
+        async with Node(held, answer, shards=[1], middleware=[revoke]):
+            with handling(envelope=message(1)) as inside:
+                with pytest.raises(NotOwnerError) as caught:
+                    await held.handler(message(1))
+                assert is_refusal_of(caught.value, inside)
 
     async def test_an_end_that_is_cancelled_leaves_the_state_to_the_next_call(self, held: HeldTransport) -> None:
         handler = Stateful(held.subscription)

@@ -32,6 +32,10 @@ class Worker(Actor):
             raise self.error
 
 
+def is_held() -> bool:
+    return True
+
+
 def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
     with asyncio.Runner(loop_factory=clstr_testing.VirtualTimeLoop) as runner:
         runner.run(work)
@@ -41,7 +45,7 @@ def test_seconds_are_counted_from_the_end_of_a_run_and_there_is_no_task_between(
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.lasts = 3.0
-        timer = Timer(worker, "work", 5.0, turns)
+        timer = Timer(worker, "work", 5.0, turns, is_held)
         for _ in range(2):
             assert asyncio.all_tasks() == {asyncio.current_task()}
             await asyncio.sleep(6)
@@ -64,7 +68,7 @@ def test_a_run_that_fails_is_logged_and_ends_its_turn(caplog: pytest.LogCaptureF
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.error = error
-        timer = Timer(worker, "work", 5.0, turns)
+        timer = Timer(worker, "work", 5.0, turns, is_held)
         await asyncio.sleep(11)
         assert (worker.begun, turns.is_taken) == ([5, 10], False)
         timer.stop()
@@ -78,7 +82,7 @@ def test_a_run_that_hangs_is_cancelled_after_its_time(caplog: pytest.LogCaptureF
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.lasts = 1e6
-        timer = Timer(worker, "work", 5.0, turns)
+        timer = Timer(worker, "work", 5.0, turns, is_held)
         await asyncio.sleep(4 + WORK_TIMEOUT)
         assert not turns.try_take()
         await asyncio.sleep(2)
@@ -99,7 +103,7 @@ def test_a_run_that_is_cancelled_for_others_comes_again_and_one_that_is_sent_awa
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.lasts = 1e6
-        timer = Timer(worker, "work", 5.0, turns)
+        timer = Timer(worker, "work", 5.0, turns, is_held)
         await asyncio.sleep(6)
         timer.cancel_run()
         await asyncio.sleep(0)
@@ -115,5 +119,27 @@ def test_a_run_that_is_cancelled_for_others_comes_again_and_one_that_is_sent_awa
         assert asyncio.all_tasks() == {asyncio.current_task()}
         await asyncio.sleep(20)
         assert worker.begun == [5, 17]
+
+    in_virtual_time(run())
+
+
+def test_while_the_shard_is_not_held_runs_are_skipped_even_those_that_wait_for_their_turn() -> None:
+    async def run() -> None:
+        held = [True]
+        worker, turns = Worker(), Turns()
+        timer = Timer(worker, "work", 5.0, turns, lambda: held[0])
+        await asyncio.sleep(9)
+        assert turns.try_take()
+        await asyncio.sleep(2)
+        assert turns.waiting == 1
+        held[0] = False
+        turns.end()
+        await asyncio.sleep(10)
+        assert worker.begun == [5]
+        assert not turns.is_taken
+        held[0] = True
+        await asyncio.sleep(5)
+        assert len(worker.begun) == 2
+        timer.stop()
 
     in_virtual_time(run())

@@ -34,6 +34,7 @@ from clstr._router import TypedHandler as TypedHandler
 from clstr._scoped_client import ScopedClient as ScopedClient
 from clstr.abc import CloseReport as CloseReport
 from clstr.abc import Handler as Handler
+from clstr.abc import ReleaseReport as ReleaseReport
 from clstr.abc import Transport as Transport
 from clstr.errors import AccessDeniedError as AccessDeniedError
 from clstr.errors import AuthenticationError as AuthenticationError
@@ -114,6 +115,7 @@ __all__ = [
     "PluginConflictError",
     "PluginError",
     "PluginImportError",
+    "ReleaseReport",
     "Request",
     "RequestTimeoutError",
     "ReservedHeaderError",

@@ -101,6 +101,7 @@ class ActorHandler:
             InvalidEnvelopeError: Its payload does not fit. No actor was started for it.
             CallCycleError: It was sent, over others, by this actor, which waits for its answer.
             DrainingError: `aclose` was called, or its shard was released while it waited.
+            NotOwnerError: Its shard was released before it came here: what ran before took longer than the drain.
         """
         key = envelope.headers.get(KEY_HEADER)
         if not key or self._is_closed:  # in line: this runs for every message
@@ -109,6 +110,8 @@ class ActorHandler:
         inside = current()
         reentered = None
         if inside is not None:
+            if inside.is_revoked:  # in line, as above
+                inside.check_held()
             self._announce(key, inside)
             if inside.chain:
                 reentered = self._reenter(key, inside)
@@ -122,6 +125,8 @@ class ActorHandler:
                 actor = cell.actor
                 if actor is None or call is None:
                     actor, call = await self._started(key, cell, call, envelope)
+                    if inside is not None:
+                        inside.check_held()
                 try:
                     route, message = call
                     return route.encode(await route.handler(actor, message, route.context(envelope)))
@@ -289,7 +294,8 @@ class ActorHandler:
         except BaseException:
             self._live -= 1
             raise
-        cell.start(actor)
+        inside = current()
+        cell.start(actor, None if inside is None else inside.holds())
         return actor, call
 
     async def _make(self, key: str) -> Actor:
@@ -339,12 +345,14 @@ class ActorHandler:
 
     async def _stop_all(self, keys: list[str]) -> None:
         inside = current()
-        own = None if inside is None else inside.envelope.key
         # The cells first: eager tasks may have stopped their actors when they are made.
-        cells = [(key, self._cells[key]) for key in keys if key != own]
-        stops = {self._stop_soon(key): cell for key, cell in cells}
-        if own in keys:  # called from its own message: it would wait for itself
-            _ = self._stop_soon(own)
+        cells = [(key, self._cells[key]) for key in keys]
+        stops: dict[asyncio.Task[None], Cell] = {}
+        for key, cell in cells:
+            ends_after_this = inside is not None and cell.waits_for(inside)
+            stop = self._stop_soon(key)
+            if not ends_after_this:  # to wait for the message that this is called from would never end
+                stops[stop] = cell
         await wait_for_stops(stops, self._kind)
 
 

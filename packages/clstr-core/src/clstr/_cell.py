@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from clstr._actor import Actor
 from clstr._context import Current
@@ -28,9 +28,10 @@ class Cell:
         users: Messages that use it or wait for it.
     """
 
-    __slots__ = ("_messages", "_timers", "actor", "shard", "stops", "turns", "users")
+    __slots__ = ("_holds", "_messages", "_timers", "actor", "shard", "stops", "turns", "users")
 
     def __init__(self) -> None:
+        self._holds: Callable[[int], bool] | None = None
         self._messages: tuple[Current | None, ...] = ()
         self._timers: tuple[Timer, ...] = ()
         self.actor: Actor | None = None
@@ -42,6 +43,14 @@ class Cell:
     def awaits(self, call: str) -> bool:
         """Tell whether a message whose turn it is awaits the answer to ``call``: what that led to must not wait."""
         return any(message is not None and message.awaits(call) for message in self._messages)
+
+    def waits_for(self, message: Current) -> bool:
+        """Tell whether the turn ends only after ``message``: that is handled in it, or one in it led to that."""
+        return any(each is message or (each is not None and each.has_led_to(message)) for each in self._messages)
+
+    def is_held(self) -> bool:
+        """Tell whether messages of the key still arrive here: its shard is not released, and the transport open."""
+        return self._holds is None or self.shard is None or self._holds(self.shard)
 
     def begin(self, message: Current | None) -> None:
         """Handle ``message`` in the turn, which was taken for it or for one in whose midst it is handled."""
@@ -57,10 +66,13 @@ class Cell:
             self._messages = ()
             self.turns.end()
 
-    def start(self, actor: Actor) -> None:
-        """Let ``actor`` be the key's, and begin its periodic work."""
+    def start(self, actor: Actor, holds: Callable[[int], bool] | None) -> None:
+        """Let ``actor`` be the key's, and begin its periodic work, which runs while its shard is held."""
         self.actor = actor
-        self._timers = tuple(Timer(actor, name, seconds, self.turns) for name, seconds in actor.timers.items())
+        self._holds = holds
+        self._timers = tuple(
+            Timer(actor, name, seconds, self.turns, self.is_held) for name, seconds in actor.timers.items()
+        )
 
     def cancel_work(self) -> None:
         """Cancel periodic work that has the turn or waits for it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
 from typing import TypeVar
 
 import msgspec
 
 from clstr._envelope import Envelope
-from clstr.errors import ClstrError
+from clstr.errors import ClstrError, NotOwnerError
 
 E = TypeVar("E", bound=ClstrError)
 
@@ -24,6 +25,8 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
         name: What stands for it on the chain of its own requests, if that is more than its key.
         ended: Whether its handler has ended; tasks that it left behind no longer act for it.
         calls: Its own requests that await an answer now, as they stand on chains; ``None`` before the first.
+        is_revoked: Whether its shard was released while its handler ran: it must not touch state of a key from now on,
+            unless it has it already.
     """
 
     envelope: Envelope
@@ -32,6 +35,7 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     ended: bool = False
     name: str | None = None
     calls: set[str] | None = None
+    is_revoked: bool = False
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: payloads are no text for logs
@@ -55,6 +59,24 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
         """Return the seconds until the handler is cancelled, at least 0."""
         raise NotImplementedError
 
+    def has_led_to(self, other: Current) -> bool:
+        """Tell whether the handler awaits the answer to a request that led to ``other``."""
+        return self.calls is not None and not self.calls.isdisjoint(other.chain)
+
+    def check_held(self) -> None:
+        """
+        Refuse the message if its shard was released; called where a keyed handler is about to touch a key's state.
+
+        Raises:
+            NotOwnerError: The shard was released.
+        """
+        if self.is_revoked:
+            raise refuse(NotOwnerError(self.envelope.shard))
+
+    def holds(self) -> Callable[[int], bool]:
+        """Return a function that tells whether what received this message still receives messages of a shard."""
+        return _always
+
     def lend(self) -> None:
         """Give the slot to others while the handler only waits (T6). Calls nest; each needs its `reclaim`."""
         raise NotImplementedError
@@ -74,6 +96,11 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     def base_context(self) -> Context:
         """Return the context of `connect`; see `base_context`."""
         return _without_message()
+
+
+def _always(_shard: int) -> bool:
+    """Tell that nothing is released outside of transports."""
+    return True
 
 
 _current: ContextVar[Current | None] = ContextVar("clstr_current", default=None)

@@ -115,12 +115,17 @@ class KeyHandler:
             KeyRequiredError: Its key is empty.
             OverloadedError: ``cache_size`` keys are in use.
             DrainingError: `aclose` was called.
+            NotOwnerError: Its shard was released before its handler could be called.
             TypeError: ``create`` returned no handler.
         """
         key = required_key(envelope, is_closed=self._is_closed)
+        _check_held()
         entry = self._enter(key, envelope.shard)
         try:
-            handler = entry.handler or await _made(entry)
+            handler = entry.handler
+            if handler is None:
+                handler = await _made(entry)
+                _check_held()
             return await handler(envelope)
         finally:
             self._leave(key, entry)
@@ -240,6 +245,13 @@ def _checked(handler: Any) -> Handler:
     if not callable(handler):
         raise TypeError(f"create must return a handler, an async function of an envelope, not {handler!r}")
     return handler  # type: ignore[no-any-return]  # its type is the caller's promise
+
+
+def _check_held() -> None:
+    """Refuse the message that is being handled if its shard was released."""
+    inside = current()
+    if inside is not None:
+        inside.check_held()
 
 
 def _mark_retrieved(making: asyncio.Task[Handler]) -> None:

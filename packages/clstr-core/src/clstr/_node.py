@@ -7,10 +7,11 @@ import logging
 import secrets
 import string
 from collections.abc import Awaitable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
-from clstr._context import refuse, set_current_node_id
+from clstr._context import current, refuse, set_current_node_id
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._handler_metrics import HandlerMetrics, is_refusal
 from clstr._hashing import check_node_id, shard_for_key, shards_for_node
@@ -18,8 +19,9 @@ from clstr._metrics import Metrics, NoMetrics
 from clstr._middleware import Middleware, check_middleware, wrap
 from clstr._namesake import refuse_namesake
 from clstr._node_info import NODE_INFO_TYPE, NodeInfo, encode_node_info
+from clstr._releases import Releases
 from clstr._shards import check_shard
-from clstr.abc import ClientTransport, Handler, ServerTransport, Subscription
+from clstr.abc import ClientTransport, Handler, ReleaseReport, ServerTransport, Subscription
 from clstr.errors import InvalidEnvelopeError, NotOwnerError
 
 _ID_ALPHABET = string.ascii_letters + string.digits + "_-"
@@ -86,7 +88,8 @@ class Node:
     ) -> None:
         _check_parts(transport, handler)
         self._transport = transport
-        self._handler = wrap(handler, check_middleware(middleware))
+        around = check_middleware(middleware)
+        self._handler = wrap(partial(_call_if_held, handler), around) if around else handler
         self._release_state = getattr(handler, "release_shards", _keep_nothing)
         self._num_shards = num_shards
         self._seed = seed
@@ -100,6 +103,7 @@ class Node:
         self._subscription: Subscription | None = None
         self._stopping = asyncio.Event()
         self._unreleased: set[int] = set()  # shards of which the handler may keep state
+        self._releases = Releases(self._logger)
         self._is_started = False
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -171,14 +175,17 @@ class Node:
         """Let `run` drain and return. Returns at once; may be called twice, and from inside a handler."""
         self._stopping.set()
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> ReleaseReport:
         """
         Stop and drain: on return no message starts, and those that did have ended. May be called twice.
 
         It waits as long as the transport's ``drain_timeout`` at most, and never for the handler that calls it. Then it
-        lets a handler that keeps state release that of every shard, those included whose `release` was cancelled. An
+        lets a handler that keeps state release that of every shard, and waits for every `release` under way. An
         `ActorHandler` and a `KeyHandler` take as long for that as the slowest ``on_stop`` or ``aclose``, at most 30
         seconds; what has not ended then is logged, and not waited for.
+
+        Returns:
+            Which handlers still ran after ``drain_timeout``; empty if it was not started, or is closed already.
 
         Raises:
             RuntimeError: The node runs on another event loop.
@@ -188,24 +195,41 @@ class Node:
         self._stopping.set()
         self.ready.clear()
         try:
-            if self._subscription is not None:
-                self._unreleased |= self._owned
-                await self._subscription.aclose()
-                await self._release(frozenset(self._unreleased))
+            return await self._give_everything_up()
         finally:
+            self._releases.cancel()
             self._disown()
+
+    async def _give_everything_up(self) -> ReleaseReport:
+        if self._subscription is None:
+            return ReleaseReport()
+        self._unreleased |= self._owned
+        report = await self._subscription.aclose()
+        await self._releases.wait_for_all()
+        await self._release(frozenset(self._unreleased))
+        return report
 
     async def acquire(self, shards: Iterable[int]) -> None:
         """
         Own ``shards`` too: on return their messages arrive here. Those that it owns already are left alone.
+
+        If a `release` of one of them is under way, or failed, what the handler keeps for it is released first: state
+        from before another node owned the shard must not answer again.
 
         Raises:
             RuntimeError: The node does not run.
             TypeError: One is not an int.
             ValueError: One is out of its bounds.
             ClstrError: The transport failed; of the new shards, none is owned.
+            Exception: What the handler raised when it was to release what it still keeps.
         """
-        subscription, wanted = self._running(), _check_shards(shards, self._num_shards)
+        self._running()
+        wanted = _check_shards(shards, self._num_shards)
+        await self._releases.wait_for(wanted)
+        stale = wanted & (self._unreleased - self._owned)
+        if stale:
+            await self._releases.run(stale, self._release(stale))
+        subscription = self._running()  # it may have been closed meanwhile
         self._owned |= wanted
         try:
             await subscription.add(sorted(wanted))
@@ -213,27 +237,41 @@ class Node:
             self._owned -= wanted - subscription.shards
             self._count_shards()
 
-    async def release(self, shards: Iterable[int]) -> None:
+    async def release(self, shards: Iterable[int]) -> ReleaseReport:
         """
         Give ``shards`` up: on return none of their messages starts here, and those that did have ended.
 
-        What the handler keeps for them is released then; `aclose` says how long that may take. If this is cancelled
-        before, `aclose` does it, or another `release`. Shards that the node does not own are left alone.
+        It waits for those as long as the transport's ``drain_timeout``, and not for the handler that calls it. What
+        still runs then is reported, and logged. If it is only in middleware, or has not reached its key's state yet,
+        its message is refused with `NotOwnerError` as soon as it comes there. Then the handler releases what it keeps
+        for the shards; `aclose` says how long that may take. Shards that the node does not own are left alone.
+
+        A release that has begun is finished: if this is cancelled, it goes on by itself, and `acquire` of the same
+        shards and `aclose` wait for it.
+
+        Returns:
+            Which handlers still ran after ``drain_timeout``.
 
         Raises:
             RuntimeError: The node does not run.
             TypeError: One is not an int.
             ValueError: One is out of its bounds.
             ClstrError: The transport failed.
+            Exception: What the handler raised; the next `release` or `acquire`, or `aclose`, asks it again.
         """
         subscription, unwanted = self._running(), _check_shards(shards, self._num_shards)
+        return await self._releases.run(unwanted, self._give_up(subscription, unwanted))
+
+    async def _give_up(self, subscription: Subscription, unwanted: frozenset[int]) -> ReleaseReport:
+        left_over = frozenset(self._unreleased - self._owned)  # their releases failed
         self._unreleased |= unwanted & self._owned
         try:
-            await subscription.remove(sorted(unwanted))
-            await self._release(unwanted)
+            report = await subscription.remove(sorted(unwanted))
+            await self._release(unwanted | left_over)
         finally:
             self._owned -= unwanted - subscription.shards
             self._count_shards()
+        return report
 
     async def _release(self, shards: frozenset[int]) -> None:
         """Let the handler release its state of ``shards``, which no message uses any more."""
@@ -336,6 +374,14 @@ class Node:
 
     def _extra(self) -> dict[str, object]:
         return {"clstr_node": self._node_id}
+
+
+def _call_if_held(handler: Handler, envelope: Envelope) -> Awaitable[bytes | None]:
+    """Call ``handler``, unless the shard was released while middleware worked."""
+    message = current()
+    if message is not None:
+        message.check_held()
+    return handler(envelope)
 
 
 async def _keep_nothing(_shards: frozenset[int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clstr._message import type_name
@@ -19,15 +20,20 @@ WORK_TIMEOUT = 30.0  # as long as a message's handler has by default: other mess
 
 
 class Timer:
-    """Runs one method of an actor every so many seconds, counted from the end of a run to the next, each in a turn."""
+    """
+    Runs one method of an actor every so many seconds, counted from the end of a run to the next, each in a turn.
 
-    __slots__ = ("_actor", "_handle", "_is_stopped", "_name", "_seconds", "_task", "_turns")
+    A run is skipped while ``is_held`` says that another node may own the key.
+    """
 
-    def __init__(self, actor: Actor, name: str, seconds: float, turns: Turns) -> None:
+    __slots__ = ("_actor", "_handle", "_is_held", "_is_stopped", "_name", "_seconds", "_task", "_turns")
+
+    def __init__(self, actor: Actor, name: str, seconds: float, turns: Turns, is_held: Callable[[], bool]) -> None:
         self._actor = actor
         self._name = name
         self._seconds = seconds
         self._turns = turns
+        self._is_held = is_held
         self._is_stopped = False
         self._task: asyncio.Task[None] | None = None
         self._handle = self._arm()
@@ -44,14 +50,18 @@ class Timer:
         try:
             if await self._turns.take():
                 try:
-                    what = f"periodic work of a {type_name(type(self._actor))}"
-                    await finish(getattr(self._actor, self._name), what, _logger, seconds=WORK_TIMEOUT)
+                    if self._is_held():
+                        await self._work()
                 finally:
                     self._turns.end()
         finally:
             self._task = None
             if not self._is_stopped:
                 self._handle = self._arm()
+
+    async def _work(self) -> None:
+        what = f"periodic work of a {type_name(type(self._actor))}"
+        await finish(getattr(self._actor, self._name), what, _logger, seconds=WORK_TIMEOUT)
 
     def cancel_run(self) -> None:
         """Cancel the run that is under way, or waits for its turn."""

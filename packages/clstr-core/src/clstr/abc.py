@@ -12,7 +12,9 @@ T3  A shard that nobody holds is `NoShardSubscriberError` without waiting for th
     owner that is frozen counts as holding until the transport's published detection time.
 T4  When ``subscribe`` returns, messages for its shards are delivered.
 T5  Messages that arrive while ``Subscription.aclose`` runs may still start; after it has returned none does. It waits
-    for its started handlers, at most ``drain_timeout``, and not for the handler that calls it.
+    for its started handlers, at most ``drain_timeout``, and neither for the handler that calls it nor for those that
+    await its answer. It reports which handlers still run; what they have not reached by then, they do not reach: a
+    keyed handler refuses them with `NotOwnerError`.
 T6  At most ``max_concurrent`` handlers run, also within a shard; ``max_queue`` messages and ``max_queue_bytes`` wait;
     more get `OverloadedError` at once. A handler that awaits a clstr request lends its slot, and need not wait to get
     it back. Requests made inside a handler wait in a queue of their own and start first.
@@ -63,6 +65,20 @@ class CloseReport:
     abandoned: tuple[str, ...] = ()
     cancelled: int = 0
     refused: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReleaseReport:
+    """
+    What letting go of shards left behind.
+
+    Attributes:
+        running: Messages of the shards, by shard and type, whose handlers still ran when ``drain_timeout`` was over.
+            They may still write state that they have reached already, until they end or their time is over: another
+            owner has to expect that. Empty if the shards are free.
+    """
+
+    running: tuple[str, ...] = ()
 
 
 class ClientTransport(ABC):
@@ -123,11 +139,11 @@ class Subscription(ABC):
         """Hold ``shards`` too: T4 is true of them on return. Shards that are held already are left alone."""
 
     @abstractmethod
-    async def remove(self, shards: Iterable[int]) -> None:
+    async def remove(self, shards: Iterable[int]) -> ReleaseReport:
         """Let go of ``shards``: T5 is true of them on return. Shards that are not held are left alone."""
 
     @abstractmethod
-    async def aclose(self) -> None:
+    async def aclose(self) -> ReleaseReport:
         """Let go of every shard (T5). May be called twice."""
 
 
@@ -161,4 +177,12 @@ class Transport(ClientTransport, ServerTransport):
     """Both halves: what `clstr.connect` returns."""
 
 
-__all__ = ["ClientTransport", "CloseReport", "Handler", "ServerTransport", "Subscription", "Transport"]
+__all__ = [
+    "ClientTransport",
+    "CloseReport",
+    "Handler",
+    "ReleaseReport",
+    "ServerTransport",
+    "Subscription",
+    "Transport",
+]

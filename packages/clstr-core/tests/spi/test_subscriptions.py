@@ -10,7 +10,7 @@ import pytest
 
 from clstr._context import current
 from clstr._envelope import Envelope
-from clstr.abc import Subscription
+from clstr.abc import ReleaseReport, Subscription
 from clstr.errors import (
     AccessDeniedError,
     DrainingError,
@@ -19,7 +19,7 @@ from clstr.errors import (
     TransportClosedError,
     TransportUnavailableError,
 )
-from clstr.spi._engine import Engine
+from clstr.spi._engine import MAX_NAMED, Engine
 from spi.fakes import (
     FakeLink,
     OpenEngine,
@@ -327,7 +327,8 @@ async def test_without_drain_timeout_the_link_still_has_a_moment_to_let_go(
     report = await engine.aclose()
     assert done == [True, True]
     assert report.cancelled == 1
-    assert caplog.messages == [next(text for text in caplog.messages if "was cancelled after" in text)]
+    assert [text.partition(" ")[0] for text in caplog.messages] == ["shards", "a"]
+    assert "was cancelled after" in caplog.messages[1]
 
 
 async def test_a_cancelled_aclose_lets_go_all_the_same(engine: Engine, link: FakeLink) -> None:
@@ -462,7 +463,7 @@ async def test_after_drain_timeout_queued_messages_are_refused_and_running_ones_
     for type_, depth in (("running", 0), ("queued", 0), ("nested", 1)):
         link.deliver(type_, depth=depth)
     await ticks()
-    await subscription.aclose()
+    assert await subscription.aclose() == ReleaseReport(running=("shard 1, type 'running'",))
     assert clock.time() == START + 10
     for to in ("queued", "nested"):
         error = link.answer_to(to)
@@ -472,6 +473,78 @@ async def test_after_drain_timeout_queued_messages_are_refused_and_running_ones_
     await worker.finish("running")
     assert link.answer_to("running") == b"done"
     assert worker.started == ["running"]
+
+
+async def test_what_runs_after_the_drain_is_kept_from_the_shard_s_state_and_logged(
+    engine: Engine, link: FakeLink, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = await engine.subscribe([1, 2], worker)
+    for shard in (1, 2):
+        link.deliver(str(shard), shard=shard)
+    await ticks()
+    messages = {each.envelope.shard: each for each in engine.dispatcher.running()}
+    assert messages[1].holds()(1)
+    assert await subscription.remove([1]) == ReleaseReport(running=("shard 1, type '1'",))
+    assert (messages[1].is_revoked, messages[2].is_revoked) == (True, False)
+    assert (messages[1].holds()(1), messages[2].holds()(2)) == (False, True)
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "shards are released, but 1 of their handlers still run after drain_timeout, 10 s: shard 1, type '1'"
+    )
+    await subscription.add([1])
+    assert messages[1].is_revoked  # it came before, and another may have owned the shard since
+    await worker.finish("1", "2")
+    assert await subscription.aclose() == ReleaseReport()
+
+
+async def test_of_many_handlers_that_still_run_the_log_names_some(
+    engine: Engine, link: FakeLink, worker: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = await engine.subscribe([1], worker)
+    types = [f"t{number:02}" for number in range(MAX_NAMED + 1)]
+    for type_ in types:
+        link.deliver(type_)
+    await ticks()
+    report = await subscription.aclose()
+    assert len(report.running) == MAX_NAMED + 1
+    [text] = caplog.messages
+    assert text.endswith("type 't09'; ...")
+    await worker.finish(*types)
+
+
+async def test_a_closing_transport_holds_nothing_for_periodic_work(
+    engine: Engine, link: FakeLink, worker: Worker
+) -> None:
+    await engine.subscribe([1], worker)
+    link.deliver("a")
+    await ticks()
+    [message_] = engine.dispatcher.running()
+    closing = asyncio.ensure_future(engine.aclose())
+    await ticks()
+    assert not message_.holds()(1)
+    await worker.finish("a")
+    await closing
+
+
+async def test_a_handler_that_lets_go_does_not_wait_for_those_that_await_its_answer(
+    engine: Engine, link: FakeLink, worker: Worker
+) -> None:
+    async def handler(envelope: Envelope) -> bytes:
+        if envelope.type == "outer":
+            return await engine.request(message(shard=2))
+        await subscription.aclose()
+        return b"released"
+
+    subscription = await engine.subscribe([1], handler)
+    link.deliver("outer", headers={"x-clstr-key": "k"})
+    await ticks()
+    [asked] = link.sent
+    link.deliver("inner", chain=asked.frame.chain)
+    await ticks()
+    assert link.answer_to("inner") == b"released"
+    link.answer(asked, b"done")
+    await ticks()
+    assert link.answer_to("outer") == b"done"
 
 
 async def test_removing_waits_only_for_its_own_shards_messages(engine: Engine, link: FakeLink, worker: Worker) -> None:

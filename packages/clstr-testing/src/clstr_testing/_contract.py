@@ -16,6 +16,7 @@ CONTRACT: dict[str, str] = {
     "T5.2": "it waits for its started handlers",
     "T5.3": "it waits at most drain_timeout",
     "T5.4": "it does not wait for the handler that calls it",
+    "T5.5": "it reports the handlers that still run after drain_timeout",
     "T6.1": "at most max_concurrent handlers run, and that many do, also within a shard",
     "T6.2": "max_queue messages wait; more get OverloadedError at once",
     "T6.3": "max_queue_bytes wait; more get OverloadedError at once",

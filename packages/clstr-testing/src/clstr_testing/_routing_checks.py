@@ -247,6 +247,22 @@ class RoutingChecks(Bench):
         gate.open()
         assert await request == b"x"
 
+    @proves("T5.5")
+    async def test_closing_a_subscription_reports_what_still_runs(self) -> None:
+        """By shard and type: whoever takes the shard next has to know; what has ended is not reported."""
+        server, client = await self.peer(drain_timeout=0.05), await self.peer()
+        gate = Gate()
+        subscription = await server.subscribe([0, 1], gate)
+        request = asyncio.create_task(client.request(envelope(data=b"x"), timeout=FAR))
+        await gate.until_started(1)
+        assert await subscription.remove([1]) == clstr.ReleaseReport()
+        report = await subscription.aclose()
+        assert len(report.running) == 1
+        assert "shard 0" in report.running[0]
+        gate.open()
+        assert await request == b"x"
+        assert await subscription.aclose() == clstr.ReleaseReport()
+
     @proves("T5.1")
     async def test_what_waits_when_closing_gives_up_never_starts(self) -> None:
         """A message waits for a slot when ``drain_timeout`` is over: it is refused."""

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 import clstr
 from clstr._context import current
+from clstr.abc import ReleaseReport
 from clstr.errors import ClstrError, DrainingError, NotOwnerError, TransportClosedError
 from clstr.spi import Buffer, Engine, Route
 from clstr.spi._answers import Answers
@@ -364,21 +365,21 @@ class CancelledErrorLeaksASlot(Answers):
 class _RefusesWhatRuns(Engine):
     error: type[DrainingError | NotOwnerError]
 
-    async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> None:
+    async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> ReleaseReport:
         for each in self.dispatcher.running():
             if each.subscription is subscription:
                 self.answers.refuse(each, self.error(each.envelope.shard))
-        await super().release(subscription, shards)
+        return await super().release(subscription, shards)
 
 
-@breaks("T5.1", "T5.2", "T5.3", "T5.4", "T16.1", "T16.2")
+@breaks("T5.1", "T5.2", "T5.3", "T5.4", "T5.5", "T16.1", "T16.2")
 class MovingIsARefusal(_RefusesWhatRuns):
     """A subscription that lets go of a shard refuses what it runs."""
 
     error = DrainingError
 
 
-@breaks("T5.1", "T5.2", "T5.3", "T5.4", "T16.1", "T16.2")
+@breaks("T5.1", "T5.2", "T5.3", "T5.4", "T5.5", "T16.1", "T16.2")
 class MovingSendsAgain(_RefusesWhatRuns):
     """A subscription that lets go of a shard sends elsewhere what it runs."""
 

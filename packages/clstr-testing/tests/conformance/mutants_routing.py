@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 import clstr
+from clstr.abc import ReleaseReport
 from clstr.errors import ClstrError, PayloadTooLargeError
 from clstr.spi import Engine, Route
 from clstr.spi._answers import Answers
@@ -233,12 +234,21 @@ class SecondCloseDoesNotWait(Dispatcher):
         return (is_release(selects) and len(self._settlers) > 0) or await super().settle(selects, deadline)
 
 
-@breaks("T5.1", "T5.3")
+@breaks("T5.1", "T5.3", "T5.5")
 class CloseWaitsForEver(Dispatcher):
     """Closing a subscription waits for its handlers as long as they take."""
 
     async def settle(self, selects: Selector, deadline: float) -> bool:
         return await super().settle(selects, deadline + (1e6 if is_release(selects) else 0))
+
+
+@breaks("T5.5")
+class ReleasesInSilence(Engine):
+    """Closing a subscription tells of no handler that still runs."""
+
+    async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> ReleaseReport:
+        await super().release(subscription, shards)
+        return ReleaseReport()
 
 
 @breaks("T5.4")

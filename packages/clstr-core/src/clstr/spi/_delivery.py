@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clstr._context import Current
@@ -66,6 +67,10 @@ class Delivery(Current, eq=False, kw_only=True):
     def time_left(self) -> float:
         """Return the seconds until the handler is cancelled, at least 0."""
         return self.dispatcher.time_left(self)
+
+    def holds(self) -> Callable[[int], bool]:
+        """Return a function that tells whether the subscription still holds a shard, and its transport is open."""
+        return self.subscription.holds
 
     def lend(self) -> None:
         """Give the slot to others while the handler only waits."""

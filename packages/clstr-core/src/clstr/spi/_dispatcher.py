@@ -336,6 +336,13 @@ class Dispatcher:
             self._cancel(delivery)
         return len(chosen)
 
+    def revoke(self, selects: Selector) -> list[Delivery]:
+        """Keep the handlers that run and that ``selects`` chooses from what they have not reached; return them."""
+        chosen = [delivery for delivery in self._running if selects(delivery)]
+        for delivery in chosen:
+            delivery.is_revoked = True
+        return chosen
+
     def running(self) -> list[Delivery]:
         """Return the messages whose handlers have started and not ended."""
         return list(self._running)

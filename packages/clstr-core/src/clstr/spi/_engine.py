@@ -20,7 +20,7 @@ from clstr._context import current
 from clstr._envelope import Envelope
 from clstr._limits import Limits
 from clstr._wire import CODECS
-from clstr.abc import CloseReport, Handler, Transport
+from clstr.abc import CloseReport, Handler, ReleaseReport, Transport
 from clstr.errors import DrainingError, TransportClosedError
 from clstr.spi import _forks
 from clstr.spi._answers import Answers
@@ -41,6 +41,8 @@ DROP_TIMEOUT = 0.2  # even with a drain_timeout of 0 the link must learn of it
 CANCEL_GRACE = 1.0
 FLUSH_TIMEOUT = 0.4  # at least
 LINK_CLOSE_TIMEOUT = 0.4
+
+MAX_NAMED = 10  # handlers that one log line names: there may be thousands
 
 
 class Engine(Transport):
@@ -191,7 +193,7 @@ class Engine(Transport):
             await self.state.wait_up(math.inf)
         await self.holders.add(subscription, shards)
 
-    async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> None:
+    async def release(self, subscription: EngineSubscription, shards: frozenset[int] | None) -> ReleaseReport:
         """
         Let ``subscription`` go of ``shards``, or all, and wait for their messages, ``drain_timeout`` at most (T5).
 
@@ -202,14 +204,28 @@ class Engine(Transport):
         now = self._loop.time()
         deadline = now + self.limits.drain_timeout
 
-        def concerns(each: Delivery) -> bool:
-            is_chosen = shards is None or each.envelope.shard in shards
-            return each.subscription is subscription and is_chosen and not each.closing
+        def is_chosen(each: Delivery) -> bool:
+            return each.subscription is subscription and (shards is None or each.envelope.shard in shards)
 
-        with self._not_waiting_for_caller():
+        with self._not_waiting_for_caller() as caller:
+
+            def concerns(each: Delivery) -> bool:
+                is_waiting_for_this = each.closing or (caller is not None and each.has_led_to(caller))
+                return is_chosen(each) and not is_waiting_for_this
+
             await self.holders.remove(subscription, shards, deadline=max(deadline, now + DROP_TIMEOUT))
             if not await self.dispatcher.settle(concerns, deadline):
                 self.dispatcher.refuse_waiting(concerns, lambda each: DrainingError(each.envelope.shard))
+            return self._report([each for each in self.dispatcher.revoke(is_chosen) if concerns(each)])
+
+    def _report(self, left: list[Delivery]) -> ReleaseReport:
+        """Say which handlers of released shards still run."""
+        running = tuple(sorted(str(each) for each in left if each.has_run))
+        if running:
+            text = "shards are released, but %d of their handlers still run after drain_timeout, %g s: %s"
+            some = "; ".join([*running[:MAX_NAMED], *(["..."] if len(running) > MAX_NAMED else [])])
+            self._logger.warning(text, len(running), self.limits.drain_timeout, some)
+        return ReleaseReport(running=running)
 
     async def wait_closed(self) -> None:
         """

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
-from clstr.abc import Handler, Subscription
+from clstr.abc import Handler, ReleaseReport, Subscription
 from clstr.errors import TransportClosedError
 from clstr.spi._bounded import bounded
 from clstr.spi._link import Link
@@ -33,6 +33,10 @@ class EngineSubscription(Subscription):
         """The shards held now."""
         return frozenset(self._shards)
 
+    def holds(self, shard: int) -> bool:
+        """Tell whether ``shard`` is held, and the transport is not closing."""
+        return shard in self._shards and not self._engine.is_closing
+
     def open_gate(self, shards: Iterable[int]) -> None:
         """Let messages for ``shards`` in."""
         self._shards.update(shards)
@@ -50,14 +54,14 @@ class EngineSubscription(Subscription):
         """
         await self._engine.hold(self, check_shards(shards))
 
-    async def remove(self, shards: Iterable[int]) -> None:
+    async def remove(self, shards: Iterable[int]) -> ReleaseReport:
         """Let go of ``shards``: T5 is true of them on return."""
-        await self._engine.release(self, check_shards(shards))
+        return await self._engine.release(self, check_shards(shards))
 
-    async def aclose(self) -> None:
+    async def aclose(self) -> ReleaseReport:
         """Let go of every shard (T5). May be called twice."""
         self.is_closed = True
-        await self._engine.release(self, None)
+        return await self._engine.release(self, None)
 
 
 class Holders:
