@@ -80,8 +80,8 @@ class RefusalsAreHandlerErrors(Answers):
 class RefusalsLoseTheirFacts(Receiver):
     """An error arrives with its type and its message alone."""
 
-    def _read_reply(self, body: Buffer) -> Outcome:
-        outcome = super()._read_reply(body)
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
+        outcome = super()._read_reply(pending, body)
         if isinstance(outcome, ClstrError) and not outcome.maybe_executed:
             outcome.__dict__.update({name: type_() for name, type_ in outcome.facts.items() if type_ is str})
         return outcome
@@ -91,8 +91,8 @@ class RefusalsLoseTheirFacts(Receiver):
 class RefusalsMayHaveRun(Receiver):
     """No refusal of a handler is believed."""
 
-    def _read_reply(self, body: Buffer) -> Outcome:
-        outcome = super()._read_reply(body)
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
+        outcome = super()._read_reply(pending, body)
         if isinstance(outcome, clstr.UnknownMessageError):
             outcome.maybe_executed = True
         return outcome
@@ -131,12 +131,12 @@ class OnwardErrorsPassAsTheyAre(Answers):
 
 
 class _ReadsLongErrors(Receiver):
-    def _read_reply(self, body: Buffer) -> Outcome:
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
         frame = decode_reply(body)
         return (
             HandlerError.restore(frame.err, frame.details)
             if frame.code == HandlerError.code
-            else super()._read_reply(body)
+            else super()._read_reply(pending, body)
         )
 
 
