@@ -15,8 +15,8 @@ class Backoff:
     When a broker comes back, its peers have all lost it at one moment: without jitter they would all return at one.
 
     Args:
-        first: The most that the first pause lasts, in seconds.
-        longest: The most that any pause lasts, in seconds.
+        first: The most that the first pause lasts, in seconds: 0.05 by default.
+        longest: The most that any pause lasts, in seconds: 2 by default.
         chance: Returns a number between 0 and 1.
     """
 

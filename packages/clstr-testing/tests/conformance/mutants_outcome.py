@@ -64,7 +64,7 @@ class TokensAreUsedAgain(PendingReplies):
 
     def open(self, shard: int, size: int, deadline: float, timeout: float) -> Pending:
         free = next(token for token in range(10_000) if token not in self._by_token)
-        self._tokens = iter([free])  # type: ignore[assignment]  # as good as a counter for one call
+        self._tokens = iter([free])
         return super().open(shard, size, deadline, timeout)
 
 

@@ -23,7 +23,7 @@ class ProgressCheck:
         progress: A number that changes whenever bytes move: those read, plus those that the socket has taken. Of the
             bytes written, count only those up to the question that is outstanding. What is written later proves
             nothing: the operating system takes megabytes for a peer that reads none of them.
-        looks: Looks in a row without movement after which the connection counts as dead.
+        looks: Looks in a row without movement after which the connection counts as dead: 3 by default.
     """
 
     def __init__(self, progress: int, *, looks: int = LOOKS) -> None:
@@ -32,7 +32,7 @@ class ProgressCheck:
         self._still = 0
 
     def look(self, progress: int) -> bool:
-        """Return whether the connection still counts as alive."""
+        """Return whether the connection still counts as alive, ``progress`` being the number of bytes moved."""
         if progress != self._progress:
             self._progress, self._still = progress, 0
         else:

@@ -37,7 +37,7 @@ class Resolver:
     Bound to the loop on which it is used. Create one per transport.
 
     Args:
-        max_lookups: Threads at a time.
+        max_lookups: Threads at a time: 32 by default.
     """
 
     def __init__(self, *, max_lookups: int = MAX_LOOKUPS) -> None:

@@ -14,7 +14,7 @@ class Stats:
         late_replies: Replies to requests that had ended: timed out, cancelled, answered before, or never ours.
         dropped_replies: Replies that the link could not send, or that reached nobody.
         garbage: Messages from the wire that could not be read.
-        foreign_replies: What arrived at the address of a reply and was none: no node wrote it. The request went on.
+        foreign_replies: Messages at the address of a reply that no node wrote; they did not end the request.
         refused: Messages that were refused.
         notify_failures: Notifies that were refused or whose handler failed, after their sender was gone (T12).
         rerouted: Requests that were sent again because the receiver did not own the shard (T16).
