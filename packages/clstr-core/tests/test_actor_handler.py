@@ -32,6 +32,7 @@ from clstr.errors import (
     MissingKeyHeaderError,
     NotOwnerError,
     OverloadedError,
+    StateNotStoredError,
     UnknownMessageError,
 )
 
@@ -831,8 +832,11 @@ async def test_a_start_that_is_cancelled_leaves_nothing(world: World) -> None:
 async def test_a_stop_that_fails_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     handler = ActorHandler(Worker)
     await handler(message("a"))
+    await handler(message("b"))
     world.errors["stop a"] = ValueError("disk full")
-    await handler.aclose()
+    with pytest.raises(StateNotStoredError) as caught:
+        await handler.aclose()
+    assert caught.value.keys == ("a",)
     [record] = caplog.records
     assert (record.name, record.getMessage()) == ("clstr.actor", "stopping a Worker failed, or took longer than 10 s")
     assert record.exc_info is not None
@@ -1013,7 +1017,7 @@ async def test_a_release_finds_nothing_to_stop_where_the_start_failed(world: Wor
     await world.let_go("start a")
     await released
     assert isinstance(answer.exception(), ValueError)
-    assert (world.events, len(handler), handler._live) == (["start a"], 0, 0)
+    assert (world.events, len(handler), handler._room.taken) == (["start a"], 0, 0)
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no actor", "an actor"])
@@ -1140,7 +1144,9 @@ def test_a_stop_that_takes_too_long_is_cancelled_and_logged(world: World, caplog
         await handler(message("b"))
         world.hold("stop a")
         before = asyncio.get_running_loop().time()
-        await handler.aclose()
+        with pytest.raises(StateNotStoredError) as caught:
+            await handler.aclose()
+        assert caught.value.keys == ("a",)
         assert asyncio.get_running_loop().time() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
         assert len(handler) == 0
 
@@ -1165,10 +1171,13 @@ def test_a_release_waits_for_the_message_that_is_handled_but_not_for_ever(
         assert not release.done()
         assert caplog.records == []
         await asyncio.sleep(1.1)
-        assert release.done()
+        error = release.exception()
+        assert isinstance(error, StateNotStoredError)
+        assert error.keys == ("a",)
         assert world.events == ["start a", "a long"]
         await world.let_go("a long")
         assert await long == b'"long by 1"'
+        await ticks()
         assert world.events[-1] == "stop a"
         assert len(handler) == 0
 
@@ -1220,25 +1229,150 @@ def test_work_and_a_task_and_a_stop_that_ignore_cancellation_cost_a_bounded_time
         handler = ActorHandler(Stubborn)
         await handler(message("a"))
         before = asyncio.get_running_loop().time()
-        await handler.aclose()
+        with pytest.raises(StateNotStoredError):
+            await handler.aclose()
         assert asyncio.get_running_loop().time() - before == pytest.approx(3 * STOP_TIMEOUT, abs=0.01)
         assert world.events == ["start a", "a x", "stop"]  # the task ate nothing of its time
         let_go[0].set()
-        await asyncio.wait(handler._stopping)
+        await ticks()
         assert len(handler) == 0
 
     in_virtual_time(run())
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith("1 tasks of a ")
     assert said[0].endswith("Stubborn ignore cancellation")
-    assert said[1].startswith("1 actors of kind Stubborn have not stopped")
+    assert said[1] == "the stop of key 'a' ignores its cancellation: nothing waits for it any longer"
+
+
+class Storing(Actor):
+    """Stores through a pool of five connections, a quarter of a second each."""
+
+    pool: ClassVar[asyncio.Semaphore]
+    stored: ClassVar[list[str]]
+    stopping: ClassVar[int]
+    peak: ClassVar[int]
+
+    async def on_stop(self) -> None:
+        cls = type(self)
+        cls.stopping += 1
+        cls.peak = max(cls.peak, cls.stopping)
+        async with self.pool:
+            await asyncio.sleep(0.25)
+        self.stored.append(self.key)
+        cls.stopping -= 1
+
+    @handles(Do)
+    async def do(self, message: Do, _context: Context) -> str:
+        return message.name
+
+
+@pytest.fixture
+def storing() -> type[Storing]:
+    class Fresh(Storing):
+        pool = asyncio.Semaphore(5)
+        stored: ClassVar[list[str]] = []
+        stopping = 0
+        peak = 0
+
+    return Fresh
+
+
+@pytest.mark.parametrize("end", ["aclose", "release", "idle"])
+def test_actors_that_stop_together_take_turns_and_none_loses_its_state(storing: type[Storing], end: str) -> None:
+    """If all began at once, those that come last would not get a connection in the ten seconds that a stop has."""
+
+    async def run() -> None:
+        handler = ActorHandler(storing, idle_after=60)
+        for number in range(300):
+            await handler(message(str(number)))
+        if end == "aclose":
+            await handler.aclose()
+        elif end == "release":
+            await handler.release_shards([1])
+        else:
+            await asyncio.sleep(60 + 300 / 5 * 0.25 + 1)
+        assert (len(handler), len(storing.stored), storing.peak) == (0, 300, 100)
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
+def test_an_idle_actor_whose_stop_has_to_wait_is_used_meanwhile(storing: type[Storing]) -> None:
+    async def run() -> None:
+        handler = ActorHandler(storing, idle_after=60, max_stops=5)
+        for number in range(20):
+            await handler(message(str(number)))
+        await asyncio.sleep(60.1)
+        before = asyncio.get_running_loop().time()
+        await handler(message("19"))
+        assert asyncio.get_running_loop().time() == before
+        await asyncio.sleep(3)
+        assert (len(handler), len(storing.stored)) == (1, 19)
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
+def test_a_release_that_is_cancelled_says_what_is_not_stored_and_its_stops_go_on(
+    storing: type[Storing], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> None:
+        handler = ActorHandler(storing, max_stops=5)
+        for number in range(10, 22):
+            await handler(message(str(number)))
+        releasing = asyncio.create_task(handler.release_shards([1]))
+        await asyncio.sleep(0.3)
+        releasing.cancel()
+        await asyncio.wait([releasing])
+        assert releasing.cancelled()
+        [record] = caplog.records
+        assert record.getMessage() == (
+            "the wait for stopping actors of kind Fresh was cancelled: the state of 7 keys is not stored: '15', '16', "
+            "'17', '18', '19', '20', '21'; the log says what failed"
+        )
+        await handler.release_shards([1])
+        assert len(storing.stored) == 12
+
+    in_virtual_time(run())
+
+
+async def test_a_release_waits_for_a_stop_that_began_before_and_says_that_it_failed(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=1)
+    await handler(message("a"))
+    world.hold("stop a")
+    world.errors["stop a"] = ValueError("disk full")
+    second = send(handler, "b", shard=2)
+    await ticks()
+    releasing = asyncio.create_task(handler.release_shards([1]))
+    await ticks()
+    assert not releasing.done()
+    await world.let_go("stop a")
+    with pytest.raises(StateNotStoredError) as caught:
+        await releasing
+    assert caught.value.keys == ("a",)
+    assert await second == b'"x by 2"'
+    await handler.aclose()
+
+
+async def test_two_releases_of_a_shard_both_wait_for_its_actor(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("a long")
+    answer = send(handler, "a", "long")
+    await ticks()
+    releases = [asyncio.create_task(handler.release_shards([1])) for _ in range(2)]
+    await ticks()
+    assert not any(release.done() for release in releases)
+    await world.let_go("a long")
+    await asyncio.gather(answer, *releases)
+    assert world.events == ["start a", "a long", "stop a"]
 
 
 async def test_a_stop_that_cancels_itself_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     handler = ActorHandler(Worker)
     await handler(message("a"))
     world.errors["stop a"] = asyncio.CancelledError()
-    await handler.aclose()
+    with pytest.raises(StateNotStoredError):
+        await handler.aclose()
     [record] = caplog.records
     assert record.getMessage() == "stopping a Worker cancelled itself"
     assert len(handler) == 0
@@ -1258,15 +1392,92 @@ async def test_what_a_stop_spawns_is_cancelled_after_it() -> None:
     assert [task.cancelled() for task in tasks] == [True]
 
 
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+class Curious(Actor):
+    """Notes in which context it stops and works."""
+
+    seen: ClassVar[set[tuple[str, str, Current | None]]]
+
+    async def on_stop(self) -> None:
+        self.seen.add((f"stop {self.key}", tenant.get(), current()))
+        tenant.set("on_stop")
+
+    @every(1)
+    async def tick(self) -> None:
+        self.seen.add((f"tick {self.key}", tenant.get(), current()))
+        tenant.set("tick")
+
+    def on_error(self, _error: Exception) -> bool:
+        return True
+
+    @handles(Do)
+    async def do(self, message: Do, _context: Context) -> str:
+        if message.name == "fail":
+            raise ValueError
+        return message.name
+
+
+async def evict(handler: ActorHandler, call: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    await asyncio.create_task(call("b"))
+
+
+async def wait_until_idle(handler: ActorHandler, call: object) -> None:
+    await asyncio.sleep(61)
+
+
+async def release(handler: ActorHandler, call: object) -> None:
+    await handler.release_shards([1])
+
+
+async def restart(handler: ActorHandler, call: Callable[..., Coroutine[Any, Any, None]]) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- it has no text
+        await asyncio.create_task(call("a", "fail"))
+    await ticks()
+
+
+@pytest.mark.parametrize("stop", [evict, wait_until_idle, release, restart])
+def test_stops_and_periodic_work_run_in_the_context_of_connect(
+    monkeypatch: pytest.MonkeyPatch, stop: Callable[..., Coroutine[Any, Any, None]]
+) -> None:
+    """Not in that of a message of another key, nor in that of who releases the shard, nor in an empty one."""
+    seen: set[tuple[str, str, Current | None]] = set()
+    monkeypatch.setattr(Curious, "seen", seen, raising=False)
+
+    async def run() -> None:
+        base = contextvars.copy_context()
+        base.run(tenant.set, "the application")
+
+        class Received(Asking):
+            def base_context(self) -> contextvars.Context:
+                return base
+
+        async def call(key: str, name: str = "x") -> None:
+            tenant.set(f"the tenant of {key}")
+            set_current(Received(envelope=message(key, name)))
+            await handler(message(key, name))
+
+        handler = ActorHandler(Curious, max_actors=1, idle_after=60)
+        await asyncio.create_task(call("a"))
+        await asyncio.sleep(2.5)
+        await stop(handler, call)
+        assert seen == {(f"{what} a", "the application", None) for what in ("tick", "stop")}
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
 async def test_a_closing_program_cancels_a_stop_for_good(world: World, caplog: pytest.LogCaptureFixture) -> None:
     handler = ActorHandler(Worker)
     await handler(message("a"))
     world.hold("stop a")
     closing = asyncio.create_task(handler.aclose())
     await ticks()
-    [stop] = handler._stopping
+    [stop] = asyncio.all_tasks() - {asyncio.current_task(), closing}
     stop.cancel()
-    await closing
+    with pytest.raises(StateNotStoredError):
+        await closing
     assert stop.cancelled()
     assert caplog.records == []
     assert (world.live, len(handler)) == (0, 0)
@@ -1554,7 +1765,7 @@ async def test_what_waits_for_its_turn_when_the_shard_is_released_is_refused(han
         calls = [asyncio.ensure_future(handler(envelope)) for _ in range(3)]
         await ticks()
         releases = []
-        for _ in range(2):  # the second sends the stop of the first away, and comes itself
+        for _ in range(2):
             release = asyncio.create_task(handler.release_shards([4]), context=contextvars.Context())
             releases.append(release)
             await ticks()

@@ -33,7 +33,7 @@ from clstr._context import Current, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._route import Call, Context, Route
 from clstr._turns import Place, Turns
-from clstr.errors import ClstrError, DrainingError, OverloadedError
+from clstr.errors import ClstrError, DrainingError, OverloadedError, StateNotStoredError
 
 KEYS = "abc"
 MAX_ACTORS = 2
@@ -68,6 +68,7 @@ class World:
         self.handled: dict[str, list[int]] = {key: [] for key in KEYS}
         self.gates: dict[int, asyncio.Future[bool]] = {}
         self.failing: set[tuple[str, str]] = set()  # starts and stops that are to fail, by key
+        self.lost: set[str] = set()  # keys that had a stop that failed, or came late
         self.restarts = False
         self.violations: list[str] = []  # seen by actors, whose errors are their own affair
 
@@ -79,6 +80,8 @@ class World:
         """Fail, once, if that is to happen."""
         if (what, key) in self.failing:
             self.failing.remove((what, key))
+            if what == "stop":
+                self.lost.add(key)
             raise NoStartError
 
 
@@ -214,6 +217,8 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 6.0, 11.0]))
     def pass_time(self, seconds: float) -> None:
+        # A message that keeps the turn for so long keeps the state from being stored.
+        self.world.lost.update(key for key in KEYS if self.world.running[key])
         self.run(asyncio.sleep(seconds))
 
     @invariant()
@@ -259,11 +264,15 @@ class Machine(RuleBasedStateMachine):
 
         async def finish() -> None:
             closing = asyncio.create_task(self.handler.aclose())
+            self.closers.append(closing)
             while not closing.done():
                 for number in self.open_gates():
                     self.world.gates[number].set_result(True)
                 await asyncio.sleep(0.1)
-            await asyncio.gather(*self.closers)
+            for error in await asyncio.gather(*self.closers, return_exceptions=True):
+                if error is not None:
+                    assert isinstance(error, StateNotStoredError)
+                    assert self.world.lost.issuperset(error.keys)
             done, pending = await asyncio.wait(self.calls.values(), timeout=60) if self.calls else (set(), set())
             assert not pending, f"{len(pending)} messages were lost"
             assert sum(map(len, self.world.alive.values())) == 0, "an actor outlived its handler"
@@ -315,7 +324,7 @@ def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def send_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    def forget(self: Turns) -> None:
+    def forget(self: Turns, keep: object = ()) -> None:
         self._waiting = None
 
     monkeypatch.setattr(Turns, "send_away", forget)
@@ -329,10 +338,11 @@ def refuse_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave_it_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def forget(self: ActorHandler, cell: Cell) -> None:
-        cell.actor = None
+    async def forget(self: Cell) -> bool:
+        self.actor = None
+        return True
 
-    monkeypatch.setattr(ActorHandler, "_stop", forget)
+    monkeypatch.setattr(Cell, "stop", forget)
 
 
 def restart_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,6 +100,12 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
             "stop that one first, or give this one an id of its own"
         ),
     ),
+    (
+        errors.StateNotStoredError(["b", "a"]),
+        RuntimeError,
+        True,
+        "the state of 2 keys is not stored: 'a', 'b'; the log says what failed",
+    ),
     (errors.PluginError("broken"), RuntimeError, False, "broken"),
     (errors.UnknownSchemeError("nats", "pip install clstr-nats"), LookupError, False, "pip install clstr-nats"),
     (

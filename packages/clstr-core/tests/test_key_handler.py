@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 import sys
 from collections import Counter
@@ -27,6 +28,7 @@ from clstr.errors import (
     MissingKeyHeaderError,
     NotOwnerError,
     OverloadedError,
+    StateNotStoredError,
     UnknownMessageError,
 )
 
@@ -36,6 +38,16 @@ Run = Callable[[Handler, Envelope], Awaitable[bytes | None]]
 
 def keyed(key: str, shard: int = 0) -> Envelope:
     return Envelope(shard=shard, type="Do", headers={KEY_HEADER: key})
+
+
+class Asking(Current):
+    """A message that is being handled."""
+
+    def time_left(self) -> float:
+        return 60.0
+
+    def lend(self) -> None: ...
+    def reclaim(self) -> None: ...
 
 
 class Open:
@@ -473,7 +485,9 @@ async def test_aclose_closes_idle_handlers_and_those_in_use_when_they_are_done(m
         await handler(keyed(key))
     maker.made["b"].gate.clear()
     using = await start(handler, "b")
-    await handler.aclose()
+    with pytest.raises(StateNotStoredError) as caught:
+        await handler.aclose()
+    assert caught.value.keys == ("b",)
     assert maker.log == ["made a", "made b", "closed a"]
     maker.made["b"].gate.set()
     assert await using == b"b"
@@ -523,7 +537,9 @@ async def test_the_handlers_of_a_released_shard_are_closed_and_those_in_use_when
         await handler(keyed(key, shard))
     maker.made["b"].gate.clear()
     using = await start(handler, "b")
-    await handler.release_shards([1])
+    with pytest.raises(StateNotStoredError) as caught:
+        await handler.release_shards([1])
+    assert caught.value.keys == ("b",)
     assert maker.log[3:] == ["closed a"]
     maker.made["b"].gate.set()
     await using
@@ -583,7 +599,8 @@ def test_an_aclose_that_hangs_is_cancelled_and_logged(caplog: pytest.LogCaptureF
         handler = KeyHandler(lambda key: Hanging(key, []))
         await handler(keyed("a"))
         before = asyncio.get_running_loop().time()
-        await handler.aclose()
+        with pytest.raises(StateNotStoredError):
+            await handler.aclose()
         assert asyncio.get_running_loop().time() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
         assert not handler._ending
 
@@ -610,15 +627,139 @@ def test_an_aclose_that_ignores_cancellation_is_waited_for_30_seconds(
         handler = KeyHandler(lambda key: Stubborn(key, []))
         await handler(keyed("a"))
         before = asyncio.get_running_loop().time()
-        await (handler.aclose() if end == "aclose" else handler.release_shards([0]))
+        with pytest.raises(StateNotStoredError):
+            await (handler.aclose() if end == "aclose" else handler.release_shards([0]))
         assert asyncio.get_running_loop().time() - before == pytest.approx(3 * STOP_TIMEOUT, abs=0.01)
         let_go.set()
-        await asyncio.wait(handler._ending.values())
+        [ending] = handler._ending.values()
+        await asyncio.wait([ending.ended])
 
     in_virtual_time(run())
     [record] = caplog.records
     assert (record.name, record.levelname) == ("clstr.key_handler", "ERROR")
-    assert record.getMessage().startswith("1 handlers have not closed within 30 s")
+    assert record.getMessage() == "the stop of key 'a' ignores its cancellation: nothing waits for it any longer"
+
+
+@pytest.mark.parametrize("end", ["aclose", "release", "idle"])
+def test_handlers_that_close_together_take_turns(end: str) -> None:
+    """If all began at once, those that come last would not get a connection in their ten seconds."""
+    closing = peak = 0
+    closed: list[str] = []
+
+    async def run() -> None:
+        pool = asyncio.Semaphore(5)
+
+        class Storing(Open):
+            async def aclose(self) -> None:
+                nonlocal closing, peak
+                closing += 1
+                peak = max(peak, closing)
+                async with pool:
+                    await asyncio.sleep(1)
+                closed.append(self.key)
+                closing -= 1
+
+        handler = KeyHandler(lambda key: Storing(key, []), idle_after=60, max_stops=20)
+        for number in range(100):
+            await handler(keyed(str(number)))
+        if end == "aclose":
+            await handler.aclose()
+        elif end == "release":
+            await handler.release_shards([0])
+        else:
+            await asyncio.sleep(60.1)
+            before = asyncio.get_running_loop().time()
+            assert await handler(keyed("99")) == b"99"  # its turn has not come: it is in use again
+            assert asyncio.get_running_loop().time() == before
+            await asyncio.sleep(90)
+        assert (len(closed), peak) == (100, 20)
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
+async def test_a_release_waits_for_an_evicted_handler_that_still_closes() -> None:
+    gate = asyncio.Event()
+
+    class Slow(Open):
+        async def aclose(self) -> None:
+            await gate.wait()
+
+    handler = KeyHandler(lambda key: Slow(key, []), 1)
+    await handler(keyed("a", 1))
+    evicting = await start(handler, "b")
+    releasing = asyncio.create_task(handler.release_shards([1]))
+    await settle()
+    assert not releasing.done()
+    gate.set()
+    await releasing
+    assert await evicting == b"b"
+    await handler.aclose()
+
+
+async def test_closing_that_is_cancelled_says_what_is_not_closed(caplog: pytest.LogCaptureFixture) -> None:
+    gate = asyncio.Event()
+
+    class Slow(Open):
+        async def aclose(self) -> None:
+            await gate.wait()
+
+    handler = KeyHandler(lambda key: Slow(key, []))
+    await handler(keyed("a"))
+    closing = asyncio.create_task(handler.aclose())
+    await settle()
+    closing.cancel()
+    await asyncio.wait([closing])
+    [record] = caplog.records
+    assert record.getMessage() == (
+        "the wait for closing handlers was cancelled: the state of 1 key is not stored: 'a'; the log says what failed"
+    )
+    gate.set()
+    await handler.aclose()
+
+
+async def test_a_message_that_closes_its_handler_does_not_say_that_it_uses_it(handling: Handling) -> None:
+    class Closer(Open):
+        async def __call__(self, envelope: Envelope) -> bytes:
+            await handler.aclose()
+            return b"closed"
+
+    handler = KeyHandler(lambda key: Closer(key, []))
+    with handling(envelope=keyed("a")):
+        assert await handler(keyed("a")) == b"closed"
+
+
+tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
+
+
+async def test_making_and_closing_are_done_for_no_message(handling: Handling) -> None:
+    seen: list[tuple[str, str, Current | None]] = []
+
+    class Curious(Open):
+        async def aclose(self) -> None:
+            seen.append((f"close {self.key}", tenant.get(), current()))
+
+    async def create(key: str) -> Handler:
+        seen.append((f"create {key}", tenant.get(), current()))
+        return Curious(key, [])
+
+    base = contextvars.copy_context()
+    base.run(tenant.set, "the application")
+
+    class Received(Asking):
+        def base_context(self) -> contextvars.Context:
+            return base
+
+    async def call(key: str) -> None:
+        tenant.set(key)
+        set_current(Received(envelope=keyed(key)))
+        await handler(keyed(key))
+
+    handler = KeyHandler(create, 1)
+    for key in "ab":
+        await asyncio.create_task(call(key))
+    assert seen == [(what, "the application", None) for what in ("create a", "close a", "create b")]
+    await handler.aclose()
 
 
 async def test_after_aclose_messages_are_refused(run_handler: Run, maker: Maker) -> None:

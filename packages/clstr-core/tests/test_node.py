@@ -26,6 +26,7 @@ from clstr.errors import (
     InvalidEnvelopeError,
     NoShardSubscriberError,
     NotOwnerError,
+    StateNotStoredError,
     UnknownMessageError,
 )
 
@@ -289,6 +290,51 @@ class TestLife:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert not held.subscription.drained.is_set()
+
+    async def test_a_hard_stop_says_for_how_many_shards_the_handler_still_keeps_state(
+        self, held: HeldTransport, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Keeper:
+            async def __call__(self, envelope: Envelope) -> bytes:
+                return b""
+
+            async def release_shards(self, shards: Iterable[int]) -> None:
+                raise AssertionError("it drains")
+
+        node = Node(held, Keeper(), node_id="n", shards=[1, 2])
+        running = asyncio.create_task(node.run())
+        await node.ready.wait()
+        held.subscription.drained.clear()
+        running.cancel()
+        await held.subscription.draining.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == [
+            "node n was cancelled while it drained: what its handler keeps for 2 shards was not released"
+        ]
+
+    @pytest.mark.parametrize("end", ["aclose", "release"])
+    async def test_what_the_handler_could_not_store_is_an_error_and_the_shards_are_given_up(
+        self, transport: Transport, end: str
+    ) -> None:
+        class Failing:
+            async def __call__(self, envelope: Envelope) -> bytes:
+                return b""
+
+            async def release_shards(self, shards: Iterable[int]) -> None:
+                raise StateNotStoredError(["ada"])
+
+        node = Node(transport, Failing(), shards=[1])
+        await node.__aenter__()
+        with pytest.raises(StateNotStoredError) as caught:
+            await (node.aclose() if end == "aclose" else node.release([1]))
+        assert caught.value.keys == ("ada",)
+        assert node.shards == frozenset()
+        with pytest.raises(NoShardSubscriberError):
+            await transport.request(message())
+        with pytest.raises(StateNotStoredError):
+            await node.aclose()
 
     async def test_messages_that_start_while_it_drains_are_handled(self, held: HeldTransport) -> None:
         node = Node(held, answer, shards=[1])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextvars
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -32,8 +33,8 @@ class Worker(Actor):
             raise self.error
 
 
-def is_held() -> bool:
-    return True
+def timer_of(worker: Worker, turns: Turns, is_held: Callable[[], bool] = lambda: True) -> Timer:
+    return Timer(worker, "work", 5.0, turns, is_held=is_held, context=contextvars.copy_context())
 
 
 def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
@@ -45,7 +46,7 @@ def test_seconds_are_counted_from_the_end_of_a_run_and_there_is_no_task_between(
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.lasts = 3.0
-        timer = Timer(worker, "work", 5.0, turns, is_held)
+        timer = timer_of(worker, turns)
         for _ in range(2):
             assert asyncio.all_tasks() == {asyncio.current_task()}
             await asyncio.sleep(6)
@@ -68,7 +69,7 @@ def test_a_run_that_fails_is_logged_and_ends_its_turn(caplog: pytest.LogCaptureF
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.error = error
-        timer = Timer(worker, "work", 5.0, turns, is_held)
+        timer = timer_of(worker, turns)
         await asyncio.sleep(11)
         assert (worker.begun, turns.is_taken) == ([5, 10], False)
         timer.stop()
@@ -82,7 +83,7 @@ def test_a_run_that_hangs_is_cancelled_after_its_time(caplog: pytest.LogCaptureF
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.lasts = 1e6
-        timer = Timer(worker, "work", 5.0, turns, is_held)
+        timer = timer_of(worker, turns)
         await asyncio.sleep(4 + WORK_TIMEOUT)
         assert not turns.try_take()
         await asyncio.sleep(2)
@@ -103,7 +104,7 @@ def test_a_run_that_is_cancelled_for_others_comes_again_and_one_that_is_sent_awa
     async def run() -> None:
         worker, turns = Worker(), Turns()
         worker.lasts = 1e6
-        timer = Timer(worker, "work", 5.0, turns, is_held)
+        timer = timer_of(worker, turns)
         await asyncio.sleep(6)
         timer.cancel_run()
         await asyncio.sleep(0)
@@ -127,7 +128,7 @@ def test_while_the_shard_is_not_held_runs_are_skipped_even_those_that_wait_for_t
     async def run() -> None:
         held = [True]
         worker, turns = Worker(), Turns()
-        timer = Timer(worker, "work", 5.0, turns, lambda: held[0])
+        timer = timer_of(worker, turns, lambda: held[0])
         await asyncio.sleep(9)
         assert turns.try_take()
         await asyncio.sleep(2)

@@ -16,7 +16,7 @@ from clstr._envelope import Envelope
 from clstr._message import Message
 from clstr._route import Context
 from clstr._router import Router
-from clstr.errors import InvalidEnvelopeError, UnknownMessageError
+from clstr.errors import InvalidEnvelopeError, StateNotStoredError, UnknownMessageError
 
 Handling = Callable[..., AbstractContextManager[Current]]
 
@@ -180,6 +180,15 @@ async def test_a_release_is_told_to_the_fallback_and_to_all_that_are_included(ro
     outer.include(router)
     await outer.release_shards([1, 2])
     assert [kind.released for kind in kinds] == [[frozenset({1, 2})]] * 3
+
+
+async def test_the_keys_that_several_could_not_store_are_one_error() -> None:
+    router = Router()
+    for kind in (Kind("A", error=StateNotStoredError(["b", "a"])), Kind("B", error=StateNotStoredError(["c", "a"]))):
+        router.include(kind)
+    with pytest.raises(StateNotStoredError) as caught:
+        await router.release_shards([1])
+    assert caught.value.keys == ("a", "b", "c")
 
 
 async def test_one_that_fails_to_release_keeps_no_other_from_it() -> None:

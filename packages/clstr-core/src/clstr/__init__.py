@@ -60,6 +60,7 @@ from clstr.errors import PluginError as PluginError
 from clstr.errors import PluginImportError as PluginImportError
 from clstr.errors import RequestTimeoutError as RequestTimeoutError
 from clstr.errors import ReservedHeaderError as ReservedHeaderError
+from clstr.errors import StateNotStoredError as StateNotStoredError
 from clstr.errors import TransportClosedError as TransportClosedError
 from clstr.errors import TransportUnavailableError as TransportUnavailableError
 from clstr.errors import UnknownMessageError as UnknownMessageError
@@ -121,6 +122,7 @@ __all__ = [
     "ReservedHeaderError",
     "Router",
     "ScopedClient",
+    "StateNotStoredError",
     "Transport",
     "TransportClosedError",
     "TransportUnavailableError",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,18 +14,20 @@ from typing import Any
 from clstr._actor import Actor
 from clstr._cell import Cell, wait_for_stops
 from clstr._chain import describe, latest_call
-from clstr._context import Current, current, is_refusal_of, refuse, set_current
+from clstr._context import Current, base_context, current, is_refusal_of, refuse
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
-from clstr._limits import check_seconds
+from clstr._limits import at_least_one, check_seconds
 from clstr._paused import Paused
+from clstr._room import Room
 from clstr._route import Call, find
-from clstr._turns import Place
-from clstr.errors import CallCycleError, DrainingError, OverloadedError
+from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
+from clstr.errors import CallCycleError, DrainingError, OverloadedError, StateNotStoredError
 
 IDLE_AFTER = 300.0
 MAILBOX = 256
+_logger = logging.getLogger("clstr.actor")
 
 
 class ActorHandler:
@@ -45,6 +49,8 @@ class ActorHandler:
             classes have one name need it, or they would be taken for one.
         max_actors: How many there may be; the one that has been idle for longest makes room. ``None`` is no limit.
         mailbox: How many messages of one key may wait for their turn; 256 by default.
+        max_stops: How many actors may stop at once; 100 by default. The others wait, idle ones in use meanwhile. Each
+            stop is timed from its own start, so give it no more than what `on_stop` stores through can take at once.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -59,18 +65,19 @@ class ActorHandler:
         kind: str | None = None,
         max_actors: int | None = None,
         mailbox: int = MAILBOX,
+        max_stops: int = MAX_STOPS,
     ) -> None:
         self._create = _checked_create(create)
         self._class: type[Actor] | None = create if isinstance(create, type) else None
         self._kind = kind if kind is not None or self._class is None else self._class.__name__
-        self._max_actors = None if max_actors is None else _at_least_one("max_actors", max_actors)
-        self._mailbox = _at_least_one("mailbox", mailbox)
+        self._max_actors = None if max_actors is None else at_least_one("max_actors", max_actors)
+        self._mailbox = at_least_one("mailbox", mailbox)
         self._cells: dict[str, Cell] = {}
+        self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
-        self._idle = IdleKeys(idle_after, self._stop_soon)
+        self._idle = IdleKeys(idle_after, self._stop_soon, self._stops.has_room)
         self._busy = 0  # keys with messages
-        self._live = 0  # actors between start and stop
-        self._stopping: set[asyncio.Task[None]] = set()
+        self._room = Room(self._max_actors)
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -140,16 +147,21 @@ class ActorHandler:
 
     async def release_shards(self, shards: Iterable[int]) -> None:
         """
-        Stop the actors of ``shards``, each after the message that it handles, and wait for it, 30 seconds at most.
+        Stop the actors of ``shards``, each after the message that it handles, and wait until their state is stored.
 
         Nodes call this when they have drained: what still waits for its turn then is refused. After ten seconds,
-        periodic work that is under way is cancelled. An actor that has not stopped in 30, since a handler or `on_stop`
-        ignores its cancellation, is logged, and stops when that ends.
+        periodic work that is under way is cancelled. At most ``max_stops`` actors stop at a time; each stop takes 30
+        seconds at most, counted from its own start. An actor that has not stopped then, since a handler or `on_stop`
+        ignores its cancellation, is logged, and stops when that ends. If the wait is cancelled, the stops go on, and
+        what they have not stored yet is logged.
+
+        Raises:
+            StateNotStoredError: An `on_stop` failed, was cancelled, or has not ended. All others are stored.
         """
         released = frozenset(shards)
         keys = [key for key, cell in self._cells.items() if cell.shard in released]
         for key in keys:
-            self._cells[key].turns.send_away()
+            self._cells[key].send_away()
         await self._stop_all(keys)
 
     async def aclose(self) -> None:
@@ -157,6 +169,9 @@ class ActorHandler:
         Stop every actor, and wait for it as `release_shards` does, which see. May be called twice.
 
         Later messages are refused with `DrainingError`.
+
+        Raises:
+            StateNotStoredError: As `release_shards` does.
         """
         self._is_closed = True
         await self._stop_all(list(self._cells))
@@ -227,7 +242,7 @@ class ActorHandler:
         if self._max_actors is not None and key not in self._idle and (cell is None or not cell.users):
             self._make_room(self._max_actors)
         if cell is None:
-            cell = self._cells[key] = Cell()
+            cell = self._cells[key] = Cell(base_context())
         if shard is not None:
             cell.shard = shard
         self._idle.use(key)
@@ -259,30 +274,14 @@ class ActorHandler:
             raise refuse(OverloadedError("max_actors", max_actors))
         _ = self._stop_soon(oldest)
 
-    async def _wait_for_room(self) -> None:
-        """Wait until so many actors have stopped that one more may start: `_make_room` saw to it that they will."""
-        inside = current()
-        if inside is not None:
-            inside.park()  # what stops may need the slot
-        try:
-            while self._is_full() and self._stopping:
-                await asyncio.wait(self._stopping, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if inside is not None:
-                inside.unpark()
-
-    def _is_full(self) -> bool:
-        return self._max_actors is not None and self._live >= self._max_actors
-
     # Starts and stops, each in the key's turn.
 
     async def _started(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> tuple[Actor, Call]:
         """Return the key's actor, started if need be, and what ``envelope`` calls, which is refused before a start."""
         if cell.actor is not None:
             return cell.actor, call or find(cell.actor.routes, envelope)
-        if self._is_full():
-            await self._wait_for_room()
-        self._live += 1
+        if not self._room.try_enter():  # `_make_room` saw to it that a place becomes free
+            await self._room.enter()
         try:
             actor = await self._make(key)
             try:
@@ -292,7 +291,7 @@ class ActorHandler:
                 await actor.cancel_tasks()
                 raise
         except BaseException:
-            self._live -= 1
+            self._room.leave()
             raise
         inside = current()
         cell.start(actor, None if inside is None else inside.holds())
@@ -311,60 +310,60 @@ class ActorHandler:
                 self._announce(key, inside)
         return actor
 
-    def _stop_soon(self, key: str, *, first: bool = False) -> asyncio.Task[None]:
+    def _stop_soon(self, key: str, *, first: bool = False) -> Stop:
         """Stop the actor of ``key`` in its turn: after those who wait, or ahead of them."""
         cell = self._cells[key]
         self._idle.remove(key)
         cell.stops += 1
+        stop = self._stops.new(key)
         place = cell.turns.claim(first=first)  # now: no message comes between
-        context = contextvars.copy_context()
-        context.run(set_current, None)  # not done for the message that happened to cause it
-        task = asyncio.get_running_loop().create_task(self._stop_in_turn(key, cell, place), context=context)
-        self._stopping.add(task)
-        task.add_done_callback(self._stopping.discard)
-        return task
+        if place.done():
+            self._begin_stop(stop, cell)
+        else:
+            cell.places[stop] = place
+            place.add_done_callback(lambda _: self._begin_stop(stop, cell), context=contextvars.Context())
+        return stop
 
-    async def _stop_in_turn(self, key: str, cell: Cell, place: Place) -> None:
+    def _begin_stop(self, stop: Stop, cell: Cell) -> None:
+        """Its turn has come: run the stop as soon as not too many others do."""
+        cell.places.pop(stop, None)
+        self._stops.add(stop, functools.partial(self._stop_in_turn, stop.key, cell), cell.context)
+
+    async def _stop_in_turn(self, key: str, cell: Cell) -> bool:
+        was_live = cell.actor is not None
         try:
-            if not await cell.turns.wait(place):
-                return  # another stop comes
-            try:
-                await self._stop(cell)
-            finally:
-                cell.turns.end()
+            return await cell.stop()
         finally:
+            if was_live:
+                self._room.leave()
+            cell.turns.end()
             cell.stops -= 1
             self._settle(key, cell)
 
-    async def _stop(self, cell: Cell) -> None:
-        was_live = cell.actor is not None
-        try:
-            await cell.stop()
-        finally:
-            self._live -= was_live
+    def _resume_idle(self) -> None:
+        self._idle.resume()
 
     async def _stop_all(self, keys: list[str]) -> None:
         inside = current()
         # The cells first: eager tasks may have stopped their actors when they are made.
         cells = [(key, self._cells[key]) for key in keys]
-        stops: dict[asyncio.Task[None], Cell] = {}
+        stops: dict[Stop, Cell] = {}
         for key, cell in cells:
             ends_after_this = inside is not None and cell.waits_for(inside)
             stop = self._stop_soon(key)
             if not ends_after_this:  # to wait for the message that this is called from would never end
                 stops[stop] = cell
-        await wait_for_stops(stops, self._kind)
+        try:
+            await wait_for_stops(stops, self._kind)
+        except asyncio.CancelledError:
+            log_cut_short(stops, f"stopping actors of kind {self._kind}", _logger)
+            raise
+        left = not_stored(stops)
+        if left:
+            raise StateNotStoredError(left)
 
 
 def _checked_create(create: Any) -> Callable[..., Any]:
     if not callable(create) or (isinstance(create, type) and not issubclass(create, Actor)):
         raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")
     return create  # type: ignore[no-any-return]  # its type is the caller's promise
-
-
-def _at_least_one(name: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value}")
-    return value

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from clstr._actor import Actor
 from clstr._context import Current
 from clstr._message import type_name
 from clstr._periodic import Timer
+from clstr._stop_queue import Stop
 from clstr._stops import STOP_TIMEOUT, finish
-from clstr._turns import Turns
+from clstr._turns import Place, Turns
 
 _logger = logging.getLogger("clstr.actor")
 
@@ -22,19 +24,37 @@ class Cell:
 
     Attributes:
         actor: The actor, while there is one.
+        context: What its actor's callbacks run in a copy of.
+        is_stored: Whether the state of the last actor that was stopped is stored; true if there was none.
+        places: Its stops that wait for the turn, each with its place.
         shard: The shard of its key, once a message has told it.
-        stops: Stops under way.
+        stops: Stops under way, those that wait for the turn included.
         turns: Whose turn it is: a message's, periodic work's, or a stop's.
         users: Messages that use it or wait for it.
     """
 
-    __slots__ = ("_holds", "_messages", "_timers", "actor", "shard", "stops", "turns", "users")
+    __slots__ = (
+        "_holds",
+        "_messages",
+        "_timers",
+        "actor",
+        "context",
+        "is_stored",
+        "places",
+        "shard",
+        "stops",
+        "turns",
+        "users",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, context: contextvars.Context) -> None:
         self._holds: Callable[[int], bool] | None = None
         self._messages: tuple[Current | None, ...] = ()
         self._timers: tuple[Timer, ...] = ()
         self.actor: Actor | None = None
+        self.context = context
+        self.is_stored = True
+        self.places: dict[Stop, Place] = {}
         self.shard: int | None = None
         self.stops = 0
         self.turns = Turns()
@@ -69,9 +89,12 @@ class Cell:
     def start(self, actor: Actor, holds: Callable[[int], bool] | None) -> None:
         """Let ``actor`` be the key's, and begin its periodic work, which runs while its shard is held."""
         self.actor = actor
+        self.is_stored = True
         self._holds = holds
+        timers = actor.timers.items()
         self._timers = tuple(
-            Timer(actor, name, seconds, self.turns, self.is_held) for name, seconds in actor.timers.items()
+            Timer(actor, name, seconds, self.turns, is_held=self.is_held, context=self.context)
+            for name, seconds in timers
         )
 
     def cancel_work(self) -> None:
@@ -79,39 +102,56 @@ class Cell:
         for timer in self._timers:
             timer.cancel_run()
 
-    async def stop(self) -> None:
+    def send_away(self) -> None:
+        """End the wait of everything but stops for the turn."""
+        self.turns.send_away(self.places.values())
+
+    async def stop(self) -> bool:
         """
         Stop the actor, if there is one, in one's own turn: cancel its work and tasks, then let it store its state.
+
+        Returns whether that is stored.
 
         Each part is bounded by `STOP_TIMEOUT`. What `Actor.on_stop` spawns is cancelled too.
         """
         actor, self.actor = self.actor, None
         timers, self._timers = self._timers, ()
         if actor is None:
-            return
+            return self.is_stored
+        self.is_stored = False
         for timer in timers:
             timer.stop()
         await actor.cancel_tasks()
         try:
-            await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", _logger)
+            self.is_stored = await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", _logger)
         finally:
             await actor.cancel_tasks()
+        return self.is_stored
 
 
-async def wait_for_stops(stops: Mapping[asyncio.Task[None], Cell], kind: str | None) -> None:
+async def wait_for_stops(stops: Mapping[Stop, Cell], kind: str | None) -> None:
     """
-    Wait for ``stops``, each of a cell, for three times `STOP_TIMEOUT` at most.
+    Wait until each of ``stops`` is over, or cannot begin since something keeps the turn of its cell.
 
-    After one, periodic work that has the turn is cancelled. What is late then is kept by something that ignores its
-    cancellation; it goes on by itself, and is logged.
+    Where a message or periodic work has the turn, the wait for it is bounded: after `STOP_TIMEOUT`, periodic work is
+    cancelled; after three times that, what has the turn ignores its cancellation, is logged, and not waited for.
     """
-    if not stops:
-        return
-    _, late = await asyncio.wait(stops, timeout=STOP_TIMEOUT)
-    for stop in late:
-        stops[stop].cancel_work()
+    places = {stop: cell.places[stop] for stop, cell in stops.items() if stop in cell.places}
+    late = await _still_waiting(places.values(), STOP_TIMEOUT)
+    for stop, place in places.items():
+        if place in late:
+            stops[stop].cancel_work()
+    late = await _still_waiting(late, 2 * STOP_TIMEOUT)
     if late:
-        _, late = await asyncio.wait(late, timeout=2 * STOP_TIMEOUT)
-    if late:
-        text = "%d actors of kind %s have not stopped within %g s: a message or on_stop ignores its cancellation"
+        text = "%d actors of kind %s have not stopped within %g s: a message or periodic work ignores its cancellation"
         _logger.error(text, len(late), kind, 3 * STOP_TIMEOUT)
+    begun = [stop.over for stop in stops if places.get(stop) not in late]
+    if begun:
+        await asyncio.wait(begun)
+
+
+async def _still_waiting(places: Collection[Place], seconds: float) -> set[Place]:
+    if not places:
+        return set()
+    _, late = await asyncio.wait(places, timeout=seconds)
+    return late

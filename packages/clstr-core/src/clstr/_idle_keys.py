@@ -15,11 +15,19 @@ class IdleKeys:
     Args:
         idle_after: Seconds after which a key is given up; ``None`` is never.
         give_up: Gets each such key, which is not idle any more then.
+        may_give_up: Tells whether one more key may be given up now; if not, `resume` goes on.
     """
 
-    def __init__(self, idle_after: float | None, give_up: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        idle_after: float | None,
+        give_up: Callable[[str], object],
+        may_give_up: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._idle_after = idle_after
         self._give_up = give_up
+        self._may_give_up = may_give_up
+        self._is_held_up = False
         # Loop time, in order. Not a dict: a dict finds its first item by stepping over those that were removed.
         self._since: OrderedDict[str, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None  # one for all keys
@@ -65,11 +73,21 @@ class IdleKeys:
             self._timer.cancel()
             self._timer = None
 
+    def resume(self) -> None:
+        """Give up the keys that are due and could not be given up in their time."""
+        if self._is_held_up and self._idle_after is not None:
+            self._rest()
+            self._look(self._idle_after)
+
     def _look(self, idle_after: float) -> None:
         self._timer = None
+        self._is_held_up = False
         # Timers run early by up to the clock's resolution.
         until = self._clock() - idle_after + 0.001
         while (key := self.oldest()) is not None and self._since[key] <= until:
+            if not self._may_give_up():
+                self._is_held_up = True
+                return
             self.remove(key)
             self._give_up(key)
         if key is not None and self._timer is None:

@@ -8,19 +8,21 @@ import copy
 import functools
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from clstr._context import Current, current, is_refusal_of, refuse, set_current
+from clstr._context import base_context, current, is_refusal_of, refuse
 from clstr._envelope import Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
-from clstr._limits import check_seconds
+from clstr._limits import at_least_one, check_seconds
 from clstr._message import type_name
-from clstr._stops import STOP_TIMEOUT, finish
+from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
+from clstr._stops import finish
 from clstr.abc import Handler
-from clstr.errors import ClstrError, OverloadedError
+from clstr.errors import ClstrError, OverloadedError, StateNotStoredError
 
 _logger = logging.getLogger("clstr.key_handler")
 
@@ -30,7 +32,7 @@ class _Entry:
     A key's handler, or the making of it.
 
     Attributes:
-        cause: The message that it is made for.
+        context: What making and closing run in a copy of.
         handler: The handler, once it is made.
         is_released: Whether it is given up when it is no longer used: its shard was released.
         making: The task that makes it.
@@ -38,16 +40,32 @@ class _Entry:
         users: Messages that use it or wait for it.
     """
 
-    __slots__ = ("cause", "handler", "is_released", "making", "shard", "users")
+    __slots__ = ("context", "handler", "is_released", "making", "shard", "users")
 
     making: asyncio.Task[Handler]
 
-    def __init__(self, cause: Current | None, shard: int) -> None:
-        self.cause = cause
+    def __init__(self, context: contextvars.Context, shard: int) -> None:
+        self.context = context
         self.handler: Handler | None = None
         self.is_released = False
         self.shard = shard
         self.users = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Ending:
+    """
+    The end of a handler, whose key may have another entry already.
+
+    Attributes:
+        stop: Its place among the others.
+        shard: The shard of its key.
+        ended: Done when it has really ended: only then may another handler of the key be made.
+    """
+
+    stop: Stop
+    shard: int
+    ended: asyncio.Future[None]
 
 
 class KeyHandler:
@@ -62,23 +80,27 @@ class KeyHandler:
 
     The messages of a key are not serialised: they run at once, on one handler. However many come first together,
     ``create`` is called once; if it raises, each of them gets the error, and the next message tries again. It goes on
-    when the message that it was called for is cancelled, as long as another waits for it; a client that it uses
-    inherits from that first message, though, deadline included.
+    when the message that it was called for is cancelled, as long as another waits for it. ``create`` and ``aclose``
+    belong to the key, not to a message: they run in a copy of the context of `connect`, and clients used in them
+    inherit neither deadline nor trace of a message.
 
     The handler of a key in use is never given up. When ``cache_size`` is reached, the one that has been idle for
     longest makes room: its ``aclose()``, if it has one, sync or async, is called and awaited before the new one is
     made. So it is with one that has been idle for ``idle_after`` seconds, and with those of a shard that the node
     releases. What it raises is logged, and after ten seconds it is cancelled. There are never two handlers of one key,
-    not even while one of them closes.
+    not even while one of them closes. At most ``max_stops`` close at a time, the others in turn.
 
     Args:
         create: Called with a key; returns its handler, or an awaitable of it.
         cache_size: Handlers kept, those in use included; ``None`` is no limit.
         idle_after: Seconds without a message after which a handler is closed; ``None``, the default, is never.
+        max_stops: How many ``aclose`` run at once; 100 by default. Give it no more than what they store through can
+            take at once.
 
     Raises:
-        TypeError: ``create`` is not callable, ``cache_size`` is not an int, or ``idle_after`` not a number.
-        ValueError: ``cache_size`` is below 1, or ``idle_after`` is not finite and above 0.
+        TypeError: ``create`` is not callable, ``cache_size`` or ``max_stops`` is not an int, or ``idle_after`` not a
+            number.
+        ValueError: ``cache_size`` or ``max_stops`` is below 1, or ``idle_after`` is not finite and above 0.
     """
 
     def __init__(
@@ -87,15 +109,19 @@ class KeyHandler:
         cache_size: int | None = 1024,
         *,
         idle_after: float | None = None,
+        max_stops: int = MAX_STOPS,
     ) -> None:
         if not callable(create):
             raise TypeError(f"create must be a function that takes a key and returns a handler, not {create!r}")
-        _check_cache_size(cache_size)
+        if cache_size is not None:
+            at_least_one("cache_size", cache_size)
         self._create = create
         self._cache_size = cache_size
         self._entries: dict[str, _Entry] = {}
-        self._idle = IdleKeys(None if idle_after is None else check_seconds("idle_after", idle_after), self._evict)
-        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
+        idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
+        self._idle = IdleKeys(idle_after, self._evict, self._stops.has_room)
+        self._ending: dict[str, _Ending] = {}
         self._is_closed = False
 
     async def __aenter__(self) -> Self:
@@ -135,28 +161,52 @@ class KeyHandler:
         Close the handlers that are idle, and each in use as soon as it no longer is. May be called twice.
 
         To be called when the node has stopped, so that all are idle: those still in use are not waited for, and
-        messages that come later are refused with `DrainingError`. It waits 30 seconds at most: a handler whose
-        ``aclose`` ignores its cancellation is logged.
+        messages that come later are refused with `DrainingError`. At most ``max_stops`` close at a time, each in 30
+        seconds at most, counted from its own start: one whose ``aclose`` ignores its cancellation is logged. If the
+        wait is cancelled, the closing goes on, and what is not closed yet is logged.
+
+        Raises:
+            StateNotStoredError: An ``aclose`` failed, was cancelled, or has not ended, or its handler is still in use.
         """
         self._is_closed = True
-        for key in list(self._idle):
-            self._evict(key)
-        await _wait_for(list(self._ending.values()))
+        await self._close_all(lambda _shard: True)
 
     async def release_shards(self, shards: Iterable[int]) -> None:
         """
         Close the handlers of ``shards`` that are idle, and each in use as soon as it no longer is.
 
-        Nodes call this when they have drained; those that are still in use then are not waited for. It waits 30 seconds
-        at most, as `aclose` does.
+        Nodes call this when they have drained; those that are still in use then are not waited for. It takes as long
+        as `aclose` does.
+
+        Raises:
+            StateNotStoredError: As `aclose` does.
         """
-        released = frozenset(shards)
-        concerned = [key for key, entry in self._entries.items() if entry.shard in released]
-        for key in concerned:
-            self._entries[key].is_released = True
+        await self._close_all(frozenset(shards).__contains__)
+
+    async def _close_all(self, is_chosen: Callable[[int], bool]) -> None:
+        """Close the handlers of the shards that are chosen, and wait for those of them that close already, too."""
+        chosen = {key: entry for key, entry in self._entries.items() if is_chosen(entry.shard)}
+        for key, entry in chosen.items():
+            entry.is_released = True
             if key in self._idle:
                 self._evict(key)
-        await _wait_for([self._ending[key] for key in concerned if key in self._ending])
+        in_use = [key for key, entry in chosen.items() if entry.users and hasattr(entry.handler, "aclose")]
+        inside = current()
+        if inside is not None and inside.envelope.key in in_use:
+            in_use.remove(inside.envelope.key)  # called from its own message, which it cannot wait for
+        stops = [ending.stop for ending in self._ending.values() if is_chosen(ending.shard)]
+        try:
+            if stops:
+                await asyncio.wait([stop.over for stop in stops])
+        except asyncio.CancelledError:
+            log_cut_short(stops, "closing handlers", _logger)
+            raise
+        left = {*in_use, *not_stored(stops)}
+        if left:
+            raise StateNotStoredError(left)
+
+    def _resume_idle(self) -> None:
+        self._idle.resume()
 
     # The way of an entry: start, enter, make, leave; then idle, until it is entered again or evicted.
 
@@ -168,9 +218,9 @@ class KeyHandler:
         return entry
 
     def _start(self, key: str, shard: int) -> _Entry:
-        before = [self._ending[each] for each in (self._make_room(), key) if each in self._ending]
-        entry = self._entries[key] = _Entry(current(), shard)
-        entry.making = asyncio.create_task(self._make(key, entry, before))
+        before = [self._ending[each].ended for each in (self._make_room(), key) if each in self._ending]
+        entry = self._entries[key] = _Entry(base_context(), shard)
+        entry.making = asyncio.create_task(self._make(key, entry, before), context=entry.context.copy())
         entry.making.add_done_callback(_mark_retrieved)
         return entry
 
@@ -184,10 +234,10 @@ class KeyHandler:
         self._evict(key)
         return key
 
-    async def _make(self, key: str, entry: _Entry, before: Iterable[asyncio.Task[None]]) -> Handler:
+    async def _make(self, key: str, entry: _Entry, before: Iterable[asyncio.Future[None]]) -> Handler:
         try:
-            for task in before:
-                await asyncio.wait((task,))
+            for ended in before:
+                await asyncio.wait((ended,))
             made = self._create(key)
             entry.handler = _checked(await made if inspect.isawaitable(made) else made)
         except BaseException:
@@ -201,7 +251,8 @@ class KeyHandler:
             return
         if not entry.making.done():
             self._forget(key, entry)
-            self._end(key, functools.partial(_abandon, entry.making))
+            entry.making.cancel()
+            self._end(key, entry, functools.partial(_abandon, entry.making))
         elif entry.handler is not None:
             self._idle.add(key)
             if self._is_closed or entry.is_released:
@@ -213,32 +264,27 @@ class KeyHandler:
 
     def _evict(self, key: str) -> None:
         self._idle.remove(key)
-        handler = self._entries.pop(key).handler
-        if hasattr(handler, "aclose"):
-            self._end(key, functools.partial(_close, handler))
+        entry = self._entries.pop(key)
+        if hasattr(entry.handler, "aclose"):
+            self._end(key, entry, functools.partial(_close, entry.handler))
 
-    def _end(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
-        context = contextvars.copy_context()
-        context.run(set_current, None)  # it is not done for the message that happened to cause it
-        ending = asyncio.create_task(self._finish(key, work, self._ending.get(key)), context=context)
-        if not ending.done():  # as it is at once where tasks are eager, if nothing had to be waited for
-            self._ending[key] = ending
+    def _end(self, key: str, entry: _Entry, work: Callable[[], Awaitable[bool]]) -> None:
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        before = self._ending.get(key)
+        ending = self._ending[key] = _Ending(self._stops.new(key), entry.shard, ended)
+        self._stops.add(ending.stop, functools.partial(self._finish, ending, work, before), entry.context)
 
-    async def _finish(self, key: str, work: Callable[[], Awaitable[None]], before: asyncio.Task[None] | None) -> None:
-        await work()
-        if before is not None:
-            await asyncio.wait((before,))
-        if self._ending.get(key) is asyncio.current_task():
-            del self._ending[key]
-
-
-def _check_cache_size(cache_size: object) -> None:
-    if cache_size is None:
-        return
-    if not isinstance(cache_size, int) or isinstance(cache_size, bool):
-        raise TypeError(f"cache_size must be an int, or None for no limit, not {cache_size!r}")
-    if cache_size < 1:
-        raise ValueError(f"cache_size must be at least 1, or None for no limit, not {cache_size}")
+    async def _finish(self, ending: _Ending, work: Callable[[], Awaitable[bool]], before: _Ending | None) -> bool:
+        try:
+            is_stored = await work()
+            if before is not None:
+                await asyncio.wait((before.ended,))
+                is_stored = is_stored and before.stop.is_stored
+            return is_stored
+        finally:
+            ending.ended.set_result(None)
+            if self._ending.get(ending.stop.key) is ending:
+                del self._ending[ending.stop.key]
 
 
 def _checked(handler: Any) -> Handler:
@@ -261,52 +307,42 @@ def _mark_retrieved(making: asyncio.Task[Handler]) -> None:
 
 
 async def _made(entry: _Entry) -> Handler:
-    """Wait for the handler, the slot lent meanwhile (T6). Cancelling the wait leaves the making alone."""
+    """Wait for the handler, which its message is not run before (T7). Cancelling the wait leaves the making alone."""
     inside = current()
     if inside is not None:
-        inside.lend()
+        inside.park()
     try:
         await asyncio.wait((entry.making,))
     finally:
         if inside is not None:
-            inside.reclaim()
+            inside.unpark()
     error = entry.making.exception()
     if error is not None:
-        raise _for_this_message(error, entry.cause)
+        raise _for_this_message(error)
     return entry.making.result()
 
 
-def _for_this_message(error: BaseException, cause: Current | None) -> BaseException:
-    """Return what a message is told of a failed making: what refused its cause refuses this message too."""
-    if cause is not None and isinstance(error, ClstrError) and is_refusal_of(error, cause):
+def _for_this_message(error: BaseException) -> BaseException:
+    """Return what a message is told of a failed making: what `refuse` stamped there refuses this message."""
+    if isinstance(error, ClstrError) and is_refusal_of(error, None):
         return refuse(copy.copy(error))
     return error
 
 
-async def _abandon(making: asyncio.Task[Handler]) -> None:
-    """Stop a making that nobody waits for any more."""
-    making.cancel()
+async def _abandon(making: asyncio.Task[Handler]) -> bool:
+    """Wait for the end of a making that was cancelled, and close what it made all the same."""
     await asyncio.wait((making,))
     if making.cancelled():
-        return
+        return True
     error = making.exception()
     if error is None:
-        await _close(making.result())
-    else:
-        _logger.error("making a handler failed when it was cancelled", exc_info=error)
+        return await _close(making.result())
+    _logger.error("making a handler failed when it was cancelled", exc_info=error)
+    return True  # there is no state
 
 
-async def _close(handler: Any) -> None:
-    """Call the ``aclose`` of ``handler``, if it has one."""
-    if hasattr(handler, "aclose"):
-        await finish(handler.aclose, f"closing a {type_name(type(handler))}", _logger)
-
-
-async def _wait_for(endings: Collection[asyncio.Task[None]]) -> None:
-    """Wait until ``endings`` are done, or it is clear that something keeps them that no cancellation ends."""
-    if not endings:
-        return
-    _, late = await asyncio.wait(endings, timeout=3 * STOP_TIMEOUT)
-    if late:
-        text = "%d handlers have not closed within %g s: their aclose, or create, ignores its cancellation"
-        _logger.error(text, len(late), 3 * STOP_TIMEOUT)
+async def _close(handler: Any) -> bool:
+    """Call the ``aclose`` of ``handler``, if it has one, and tell whether it ended well."""
+    if not hasattr(handler, "aclose"):
+        return True
+    return await finish(handler.aclose, f"closing a {type_name(type(handler))}", _logger)

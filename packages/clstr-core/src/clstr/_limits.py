@@ -94,3 +94,12 @@ def check_seconds(name: str, value: object) -> float:
     if value > MAX_SECONDS:
         raise ValueError(f"{name} must be at most {MAX_SECONDS} seconds, a year, not {value!r}")
     return value
+
+
+def at_least_one(name: str, value: object) -> int:
+    """Return ``value`` as a count: an int, at least 1, else `TypeError` or `ValueError`."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value}")
+    return value

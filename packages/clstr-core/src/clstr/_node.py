@@ -180,14 +180,16 @@ class Node:
         Stop and drain: on return no message starts, and those that did have ended. May be called twice.
 
         It waits as long as the transport's ``drain_timeout`` at most, and never for the handler that calls it. Then it
-        lets a handler that keeps state release that of every shard, and waits for every `release` under way. An
-        `ActorHandler` and a `KeyHandler` take as long for that as the slowest ``on_stop`` or ``aclose``, at most 30
-        seconds; what has not ended then is logged, and not waited for.
+        lets a handler that keeps state release that of every shard, and waits for every `release` under way. That time
+        comes on top of ``drain_timeout`` and has no bound of its own: an `ActorHandler` and a `KeyHandler` run
+        ``max_stops`` of their stops at once, and each takes 30 seconds at most. To end it, cancel this: what is not
+        stored then is logged. Close the node before its transport, since `on_stop` may send.
 
         Returns:
             Which handlers still ran after ``drain_timeout``; empty if it was not started, or is closed already.
 
         Raises:
+            StateNotStoredError: The handler could not store the state of some keys. The node is closed all the same.
             RuntimeError: The node runs on another event loop.
         """
         self._check_loop()
@@ -204,7 +206,7 @@ class Node:
         if self._subscription is None:
             return ReleaseReport()
         self._unreleased |= self._owned
-        report = await self._subscription.aclose()
+        report = await self._drained(self._subscription.aclose())
         await self._releases.wait_for_all()
         await self._release(frozenset(self._unreleased))
         return report
@@ -253,6 +255,8 @@ class Node:
             Which handlers still ran after ``drain_timeout``.
 
         Raises:
+            StateNotStoredError: The handler could not store the state of some keys: decide what becomes of them before
+                another node acquires the shards. This one receives nothing for them any more.
             RuntimeError: The node does not run.
             TypeError: One is not an int.
             ValueError: One is out of its bounds.
@@ -272,6 +276,16 @@ class Node:
             self._owned -= unwanted - subscription.shards
             self._count_shards()
         return report
+
+    async def _drained(self, draining: Awaitable[ReleaseReport]) -> ReleaseReport:
+        """Await the draining; if that is cancelled, say that the handler keeps its state."""
+        try:
+            return await draining
+        except asyncio.CancelledError:
+            if self._unreleased and self._release_state is not _keep_nothing:
+                text = "node %s was cancelled while it drained: what its handler keeps for %d shards was not released"
+                self._logger.error(text, self._node_id, len(self._unreleased), extra=self._extra())  # noqa: TRY400 -- no failure
+            raise
 
     async def _release(self, shards: frozenset[int]) -> None:
         """Let the handler release its state of ``shards``, which no message uses any more."""

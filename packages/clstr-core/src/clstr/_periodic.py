@@ -23,13 +23,24 @@ class Timer:
     """
     Runs one method of an actor every so many seconds, counted from the end of a run to the next, each in a turn.
 
-    A run is skipped while ``is_held`` says that another node may own the key.
+    It runs in a copy of ``context``: it is not done for the message that started the actor. A run is skipped while
+    ``is_held`` says that another node may own the key.
     """
 
-    __slots__ = ("_actor", "_handle", "_is_held", "_is_stopped", "_name", "_seconds", "_task", "_turns")
+    __slots__ = ("_actor", "_context", "_handle", "_is_held", "_is_stopped", "_name", "_seconds", "_task", "_turns")
 
-    def __init__(self, actor: Actor, name: str, seconds: float, turns: Turns, is_held: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        actor: Actor,
+        name: str,
+        seconds: float,
+        turns: Turns,
+        *,
+        is_held: Callable[[], bool],
+        context: contextvars.Context,
+    ) -> None:
         self._actor = actor
+        self._context = context
         self._name = name
         self._seconds = seconds
         self._turns = turns
@@ -39,12 +50,11 @@ class Timer:
         self._handle = self._arm()
 
     def _arm(self) -> asyncio.TimerHandle:
-        """Set the timer, in an empty context: the work is not done for the message that started the actor."""
         loop = asyncio.get_running_loop()
         return loop.call_later(self._seconds, self._begin, context=contextvars.Context())
 
     def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run())
+        self._task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
 
     async def _run(self) -> None:
         try:

@@ -10,6 +10,7 @@ from clstr._envelope import Envelope
 from clstr._message import Message, message_type
 from clstr._route import Context, checked_route, unknown_message
 from clstr.abc import Handler
+from clstr.errors import StateNotStoredError
 
 R = TypeVar("R")
 
@@ -123,17 +124,25 @@ class Router:
         Let the fallback and every included handler that keeps state release that of ``shards``, all at once.
 
         Raises:
-            Exception: What one of them raised; an `ExceptionGroup` if there are several.
+            StateNotStoredError: Some of them could not store the state of some keys.
+            Exception: What else one of them raised; an `ExceptionGroup` if there are several.
         """
         released = frozenset(shards)
         hooks = [getattr(each, "release_shards", None) for each in (*self._included, self._fallback)]
         calls = [hook(released) for hook in hooks if hook is not None]
         outcomes = await asyncio.gather(*calls, return_exceptions=True)
-        errors = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        errors = _merged([outcome for outcome in outcomes if isinstance(outcome, BaseException)])
         if len(errors) > 1:
             raise BaseExceptionGroup("several handlers failed to release their state", errors)
         for error in errors:
             raise error
+
+
+def _merged(errors: list[BaseException]) -> list[BaseException]:
+    """Make one error of those that say which keys' state is not stored."""
+    keys = {key for error in errors if isinstance(error, StateNotStoredError) for key in error.keys}
+    others = [error for error in errors if not isinstance(error, StateNotStoredError)]
+    return [*others, StateNotStoredError(keys)] if keys else others
 
 
 class TypedHandler(Protocol):

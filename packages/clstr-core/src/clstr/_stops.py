@@ -13,9 +13,9 @@ STOP_TIMEOUT = 10.0  # seconds for each part of a stop: what stores state should
 
 async def finish(
     work: Callable[[], object], what: str, logger: logging.Logger, *, seconds: float = STOP_TIMEOUT
-) -> None:
+) -> bool:
     """
-    Call ``work``, sync or async, for so many seconds at most.
+    Call ``work``, sync or async, for so many seconds at most, and tell whether it ended well in that time.
 
     What it raises is logged, a cancellation that it raised by itself included: only one of this task is passed on.
     """
@@ -24,6 +24,7 @@ async def finish(
             result = work()
             if inspect.isawaitable(result):
                 await result
+        return True
     except Exception:
         logger.exception("%s failed, or took longer than %g s", what, seconds)
     except asyncio.CancelledError:
@@ -31,6 +32,7 @@ async def finish(
         if task is not None and task.cancelling():
             raise
         logger.exception("%s cancelled itself", what)
+    return False
 
 
 async def cancel_all(tasks: Collection[asyncio.Task[Any]], what: str, logger: logging.Logger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Collection
 
 from clstr._context import current
 
@@ -97,11 +98,12 @@ class Turns:
             self._give_up(mine)
             raise
 
-    def send_away(self) -> None:
-        """Let nobody wait any more; whose turn it is keeps it."""
-        waiting, self._waiting = self._waiting or (), None
+    def send_away(self, keep: Collection[Place] = ()) -> None:
+        """End the wait of everybody but ``keep``; whose turn it is keeps it."""
+        waiting = self._waiting or ()
+        self._waiting = deque(place for place in waiting if place in keep) or None
         for place in waiting:
-            if not place.done():
+            if not place.done() and place not in keep:
                 place.set_result(False)
 
     def _queue(self, place: Place, *, first: bool) -> None:

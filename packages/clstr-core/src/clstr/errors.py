@@ -24,6 +24,7 @@ Every error that clstr raises.
     ├── PayloadTooLargeError        (ValueError)        the data exceeds the limit
     ├── InvalidReplyError           (ValueError)        the reply cannot be decoded
     ├── NodeIdInUseError            (RuntimeError)      another live node has the id
+    ├── StateNotStoredError         (RuntimeError)      a node or handler stopped, and state of keys is not stored
     └── PluginError                 (RuntimeError)
         ├── UnknownSchemeError      (LookupError)       no installed distribution provides the scheme
         ├── PluginConflictError                         two distributions provide one scheme
@@ -36,8 +37,10 @@ run? ``False`` proves that it did not, so the message is safe to send again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
+_NAMED_KEYS = 10  # in the text: a node may have thousands
 Fact = str | int | float | bool
 
 
@@ -379,6 +382,28 @@ class NodeIdInUseError(ClstrError, RuntimeError):
         self.shard = shard
 
 
+class StateNotStoredError(ClstrError, RuntimeError):
+    """
+    Shards were released, or a handler closed, and the state of some keys is not stored.
+
+    An `on_stop` or ``aclose`` of theirs failed, was cancelled, or has not ended; the log says which. The state of all
+    other keys is stored.
+
+    Attributes:
+        keys: Those keys, in alphabetical order.
+    """
+
+    maybe_executed = True  # messages that changed the state have been answered
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        self.keys: tuple[str, ...] = tuple(sorted(keys))
+        named = ", ".join(map(repr, self.keys[:_NAMED_KEYS]))
+        more = len(self.keys) - _NAMED_KEYS
+        named += f" and {more} more" if more > 0 else ""
+        count = f"{len(self.keys)} key{'' if len(self.keys) == 1 else 's'}"
+        super().__init__(f"the state of {count} is not stored: {named}; the log says what failed")
+
+
 class PluginError(ClstrError, RuntimeError):
     """A transport plugin cannot be used."""
 
@@ -463,6 +488,7 @@ __all__ = [
     "PluginImportError",
     "RequestTimeoutError",
     "ReservedHeaderError",
+    "StateNotStoredError",
     "TransportClosedError",
     "TransportUnavailableError",
     "UnknownMessageError",
