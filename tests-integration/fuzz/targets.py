@@ -286,7 +286,7 @@ def nats_server(data: bytes) -> None:
 async def _read_from_nats(pieces: list[bytes]) -> None:
     rights = Rights(Subjects("clstr", "_INBOX"), lambda _token, error: _explains(error), logging.getLogger("fuzz"))
     rights.sending(SHARD, TOKEN)
-    connection = NatsConnection(lambda *message: None, rights.deny, _explains)
+    connection = NatsConnection(lambda *message: None, rights.deny, lambda lost: _explains(lost.lost.result()))
     try:
         for piece in pieces:
             await connection._parser.parse(piece)

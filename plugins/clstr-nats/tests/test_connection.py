@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import nats.errors
 import pytest
 
 from clstr.errors import TransportUnavailableError
+from clstr.spi import Resolver
 from clstr_nats._connection import Connection
 from clstr_nats._parser import LARGE
 from clstr_testing import FaultProxy, Server, no_leaks
@@ -21,19 +22,19 @@ class Peer:
     def __init__(self) -> None:
         self.messages: list[tuple[int, bytes, bytes, bytes, bytes]] = []
         self.denied: list[str] = []
-        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.losses: list[Connection] = []
         self.connection = Connection(
-            lambda *message: self.messages.append(message), self.denied.append, self.lost.set_result
+            lambda *message: self.messages.append(message), self.denied.append, self.losses.append
         )
 
     async def dial(self, port: int, **options: Any) -> Connection:
-        given = {"needs_tls": False, "tls": None, "connect_timeout": 2.0, **options}
+        given = {"resolver": Resolver(), "needs_tls": False, "tls": None, "connect_timeout": 2.0, **options}
         await self.connection.dial(f"nats://127.0.0.1:{port}", **given)
         return self.connection
 
     async def reason(self) -> Exception:
         async with asyncio.timeout(10):
-            return await self.lost
+            return await asyncio.shield(self.connection.lost)
 
 
 @pytest.fixture
@@ -95,6 +96,7 @@ async def test_the_end_of_the_connection_is_told_once(peer: Peer, server: Server
     server.kill()
     assert isinstance(await peer.reason(), (OSError, nats.errors.Error))
     await peer.connection.end()
+    assert peer.losses == [peer.connection]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ async def test_a_right_that_is_refused_does_not_end_it(peer: Peer, fake_server: 
     fake_server.say(b"-ERR 'Permissions Violation for Subscription to \"a\"'\r\n")
     await pong(connection)
     assert peer.denied == ['permissions violation for subscription to "a"']
-    assert not peer.lost.done()
+    assert peer.losses == []
 
 
 @pytest.mark.parametrize(
@@ -138,7 +140,7 @@ async def test_poison_does_not_stop_the_reader(peer: Peer, fake_server: Any, poi
     fake_server.say(poison)
     await pong(connection)
     assert peer.messages[0][-1] == b"hi"
-    assert not peer.lost.done()
+    assert peer.losses == []
 
 
 @pytest.mark.parametrize("nonsense", [b"WHAT\r\n", b"MSG a x y\r\n", b"-ERR '\xff'\r\n", b"INFO {\r\n"])
@@ -196,3 +198,39 @@ async def test_a_stalled_connection_ends_at_once(proxy: FaultProxy) -> None:
         async with asyncio.timeout(5):
             await connection.end()
         await proxy.reset()
+
+
+class ClosedSocket:
+    """As uvloop's when the connection was reset: it does not ignore a write, as asyncio's does."""
+
+    def __init__(self, real: asyncio.WriteTransport) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def write(self, _: bytes) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+async def test_a_socket_that_raises_is_the_loss_of_the_connection(peer: Peer, server: Server) -> None:
+    connection = await peer.dial(server.port)
+    connection._socket = cast("asyncio.WriteTransport", ClosedSocket(connection._socket))
+    connection.write(b"PUB a 1\r\n1\r\n")
+    assert not connection.ping().done()
+    assert peer.losses == [connection]
+    assert "handler is closed" in str(connection.lost.result())
+
+
+async def test_progress_is_bytes_read_and_bytes_sent_up_to_a_mark(peer: Peer, proxy: FaultProxy) -> None:
+    connection = await peer.dial(proxy.port)
+    mark = connection.written
+    before = connection.progress(mark)
+    connection.write(b"PUB a 1\r\n1\r\n")
+    assert connection.progress(mark) == before
+    await pong(connection)
+    assert connection.progress(mark) > before
+    proxy.black_hole()
+    connection.write(b"PUB a 16777216\r\n" + bytes(1 << 24) + b"\r\n")
+    assert connection.unsent_bytes > 0
+    assert connection.progress(connection.written) < connection.progress(0) + connection.written

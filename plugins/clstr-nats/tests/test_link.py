@@ -22,7 +22,6 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
-from clstr_nats import _link
 from clstr_nats._dialer import Dialer
 from clstr_nats._options import Options
 from clstr_testing import FaultProxy, Server, nats_server, no_leaks
@@ -251,30 +250,6 @@ async def test_a_server_that_throws_everybody_out_is_not_opened_and_leaves_nothi
     async with no_leaks():
         with pytest.raises(TransportUnavailableError, match=r"(?i)user authentication expired"):
             await clstr.connect(f"nats://127.0.0.1:{fake_server.port}")
-
-
-async def test_a_server_that_takes_us_and_throws_us_out_is_asked_less_and_less(
-    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With 100 times as many attempts this takes longer than the guard."""
-    pauses: list[float] = []
-    monkeypatch.setattr(_link, "FIRST_PAUSE", 0.001)
-    node = await connect(fake_server.port)
-    rest = node.link._rest  # type: ignore[attr-defined]  # the fixture's type is any transport
-
-    async def note() -> None:
-        pauses.append(node.link._pause)  # type: ignore[attr-defined]  # the same
-        await rest()
-
-    monkeypatch.setattr(node.link, "_rest", note)  # type: ignore[attr-defined]  # the same
-    for number in range(1, 6):
-        fake_server.said.clear()
-        fake_server.say(b"-ERR 'User Authentication Expired'\r\n")
-        await fake_server.until(lambda: b"PING\r\n" in fake_server.said)
-        async with asyncio.timeout(10):
-            while len(pauses) < number or not node.state.is_up:  # type: ignore[attr-defined]  # noqa: ASYNC110 -- no event
-                await asyncio.sleep(0)
-    assert pauses == [0.001 * 2**n for n in range(5)]
 
 
 @pytest.mark.parametrize("is_clustered", [True, False])
@@ -648,6 +623,24 @@ async def test_a_mute_server_hides_no_other(server: Server, proxy: FaultProxy) -
         async with clstr.connect(f"nats://127.0.0.1:{proxy.port},127.0.0.1:{server.port}", connect_timeout=1) as client:
             with pytest.raises(NoShardSubscriberError):
                 await client.request(message())
+
+
+async def test_a_server_that_is_slow_to_greet_is_not_given_up_for_the_next(
+    proxy: FaultProxy,
+) -> None:
+    """With five servers each once had a fifth of the time, too little for TLS over half a second of round trip."""
+    proxy.to_client.stall()
+    connecting = asyncio.create_task(
+        clstr.connect(f"nats://{','.join([f'127.0.0.1:{proxy.port}'] * 5)}", connect_timeout=20).__aenter__()
+    )
+    async with asyncio.timeout(20):
+        await proxy.until(lambda: proxy.connections == 5)
+    proxy.heal()
+    client = await connecting
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(message())
+    await proxy.until(lambda: proxy.connections == 1)  # nothing is left of the others
+    await client.aclose()
 
 
 async def test_plaintext_to_elsewhere_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:

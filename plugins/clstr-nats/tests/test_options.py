@@ -93,6 +93,7 @@ def test_a_mistake_is_named(url: str, extra: dict[str, Any], error: type[Excepti
         ("heartbeat=0", "must be seconds above 0"),
         ("heartbeat=soon", "must be seconds above 0"),
         ("tls=yes", "keyword tls"),
+        ("credentials=secret", "'credentials': it is malformed"),
         ("tls_first=1", "must be true or false"),
         ("tls_ca=/nowhere", "names no file"),
         ("creds=/nowhere", "is malformed"),

@@ -12,6 +12,7 @@ import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
-from clstr_testing import Server, nats_server
+from clstr_testing import Server, free_port, nats_server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
 GET = Envelope(shard=7, type="Get")
@@ -461,3 +462,87 @@ async def test_tls_from_the_first_byte(connect: Connect, authority: trustme.CA, 
         transport = await connect(server.port, scheme="nats+tls", query=query)
         with pytest.raises(NoShardSubscriberError):
             await transport.request(GET)
+
+
+async def test_files_that_were_renewed_are_read_at_the_next_connect(
+    connect: Connect, authority: trustme.CA, tmp_path: Path
+) -> None:
+    """The authority changes, and everything that it has signed."""
+
+    def write(by: trustme.CA) -> None:
+        by.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+        by.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+        by.cert_pem.write_to_path(tmp_path / "ca.pem")
+
+    write(authority)
+    files = f'cert_file: "{tmp_path}/server.pem", key_file: "{tmp_path}/server.pem", ca_file: "{tmp_path}/ca.pem"'
+    async with nats_server(config=f"tls {{ {files}, verify: true }}") as server:
+        query = f"?tls_ca={tmp_path}/ca.pem&tls_cert={tmp_path}/client.pem&tls_key={tmp_path}/client.pem"
+        transport = await connect(server.port, scheme="nats+tls", query=query)
+        await transport.subscribe([7], echo)
+        await server.stop()
+        write(trustme.CA())
+        await server.restart()
+        async with asyncio.timeout(20):
+            while True:
+                with suppress(ClstrError):
+                    assert await transport.request(GET) == b"reply"
+                    break
+
+
+async def test_a_tls_file_that_is_half_written_is_an_outage_and_no_end(
+    connect: Connect, authority: trustme.CA, tmp_path: Path, tls_server: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    transport = await connect(tls_server.port, scheme="nats+tls", query=f"?tls_ca={tmp_path}/ca.pem")
+    (tmp_path / "ca.pem").write_text("half written")
+    tls_server.kill()
+    await tls_server.restart()
+    async with asyncio.timeout(20):
+        while "TLS files or the credentials cannot be read" not in caplog.text:  # noqa: ASYNC110 -- a log
+            await asyncio.sleep(0)
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await transport.request(GET)
+            except NoShardSubscriberError:
+                break
+            except ClstrError:
+                continue
+
+
+# Credentials that expire.
+
+
+@pytest.mark.parametrize("form", ["user and password", "token"])
+async def test_credentials_are_asked_for_at_each_connect(connect: Connect, form: str, tmp_path: Path) -> None:
+    """The server forgets the old ones as it restarts."""
+    current = "first"
+
+    async def ask() -> str | tuple[str, str]:
+        return current if form == "token" else ("ada", current)
+
+    def config() -> str:
+        return f"token: {current}" if form == "token" else f"user: ada, password: {current}"
+
+    port = free_port()
+    async with nats_server(config=f"authorization {{ {config()} }}", port=port):
+        transport = await connect(port, credentials=ask)
+        await transport.subscribe([7], echo)
+        assert await transport.request(GET) == b"reply"
+    current = "second"
+    async with nats_server(config=f"authorization {{ {config()} }}", port=port), asyncio.timeout(20):
+        while True:
+            with suppress(ClstrError):
+                assert await transport.request(GET) == b"reply"
+                break
+
+
+async def test_credentials_that_do_not_come_in_time_are_an_error(server: Server, connect: Connect) -> None:
+    async def never() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    with pytest.raises(TransportUnavailableError, match=r"in time|within"):
+        await connect(server.port, credentials=never, connect_timeout=0.1)

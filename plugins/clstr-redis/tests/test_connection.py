@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis.exceptions
@@ -184,3 +184,24 @@ async def test_a_connection_that_was_never_dialled_can_be_ended(server: Server) 
     peer.connection.send([(lambda _: None, (b"PING",))])
     await peer.connection.end()
     assert peer.connection.lost.done()
+
+
+class ClosedSocket:
+    """As uvloop's when the connection was reset: it does not ignore a write, as asyncio's does."""
+
+    def __init__(self, real: asyncio.WriteTransport) -> None:
+        self._real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def write(self, _: bytes) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+
+async def test_a_socket_that_raises_is_the_loss_of_the_connection(peer: Peer) -> None:
+    assert peer.connection._socket is not None
+    peer.connection._socket = cast("asyncio.WriteTransport", ClosedSocket(peer.connection._socket))
+    with pytest.raises(TransportUnavailableError, match="handler is closed"):
+        await peer.connection.ask(b"PING")
+    assert peer.lost == [peer.connection]

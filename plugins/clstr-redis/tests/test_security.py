@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,13 @@ from redis.asyncio import Redis
 
 import clstr
 from clstr import Envelope
-from clstr.errors import AccessDeniedError, AuthenticationError, NoShardSubscriberError, TransportUnavailableError
+from clstr.errors import (
+    AccessDeniedError,
+    AuthenticationError,
+    ClstrError,
+    NoShardSubscriberError,
+    TransportUnavailableError,
+)
 from clstr_testing import Server, ServerStartError, redis_server, valkey_server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
@@ -252,3 +258,66 @@ async def test_a_server_without_tls_gets_no_secret(fake_server: object, connect:
 async def test_a_server_that_wants_tls_gets_none_and_is_named(tls_server: Server, connect: Connect) -> None:
     with pytest.raises(TransportUnavailableError, match=f"127.0.0.1:{tls_server.port} cannot be used"):
         await connect(tls_server.port, connect_timeout=1.0)
+
+
+async def test_files_that_were_renewed_are_read_at_the_next_connect(
+    tls_server: Server, connect: Connect, tmp_path: Path
+) -> None:
+    """The authority changes, and everything that it has signed."""
+    query = f"?tls_ca={tmp_path}/ca.pem&tls_cert={tmp_path}/client.pem&tls_key={tmp_path}/client.pem"
+    transport = await connect(tls_server.port, scheme="rediss", query=query)
+    await transport.subscribe([7], echo)
+    renewed = trustme.CA()
+    renewed.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(tmp_path / "server.pem")
+    renewed.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    renewed.cert_pem.write_to_path(tmp_path / "ca.pem")
+    await tls_server.restart()
+    assert await until_answered(transport) == b"reply"
+
+
+# Credentials that expire.
+
+
+async def until_answered(transport: clstr.Transport) -> bytes:
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(ClstrError):
+                return await transport.request(GET)
+
+
+class Provider:
+    """As redis-py's `CredentialProvider`."""
+
+    def __init__(self) -> None:
+        self.password = "first"
+
+    def get_credentials(self) -> tuple[str, str]:
+        return "default", self.password
+
+
+@pytest.mark.parametrize("form", ["function", "provider"])
+async def test_credentials_are_asked_for_at_each_connect(kind: str, connect: Connect, form: str) -> None:
+    """The server forgets the old ones, and drops who came with them."""
+    provider = Provider()
+
+    async def ask() -> str:
+        return provider.password
+
+    async with SERVERS[kind]("--requirepass", "first") as server:
+        transport = await connect(server.port, credentials=provider if form == "provider" else ask)
+        await transport.subscribe([7], echo)
+        async with Redis(host="127.0.0.1", port=server.port, password=provider.password) as admin:
+            provider.password = "second"
+            await admin.config_set("requirepass", "second")
+            await admin.client_kill_filter(_type="pubsub")
+        assert await until_answered(transport) == b"reply"
+
+
+async def test_credentials_beside_a_user_in_the_url_are_refused(connect: Connect) -> None:
+    with pytest.raises(ValueError, match="give one"):
+        await connect(1, user="ada:secret", credentials=lambda: "secret")
+
+
+async def test_credentials_in_the_url_are_refused_and_not_shown() -> None:
+    with pytest.raises(ValueError, match="'credentials': it is malformed"):
+        await clstr.connect("redis://127.0.0.1?credentials=secret")

@@ -22,7 +22,7 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
-from clstr_redis import _session
+from clstr.spi import Backoff
 from clstr_testing import FaultProxy, Server, no_leaks, redis_server, valkey_server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
@@ -156,10 +156,11 @@ class Storm:
 
 
 async def test_connections_that_are_killed_a_hundred_times_are_replaced_and_nothing_runs_twice(
-    server: Server, admin: Redis, connect: Connect, monkeypatch: pytest.MonkeyPatch
+    server: Server, admin: Redis, connect: Connect
 ) -> None:
-    monkeypatch.setattr(_session, "LONGEST_PAUSE", _session.FIRST_PAUSE)
     nodes, client = [await connect(server.port) for _ in range(2)], await connect(server.port)
+    for peer in (*nodes, client):
+        peer.link._session._backoff = Backoff(longest=0.05)  # type: ignore[attr-defined]  # the engine's
     storm = Storm(client)
     await nodes[0].subscribe(range(4), storm.handle)
     tasks = [asyncio.ensure_future(storm.call(n)) for n in range(8)]
@@ -380,7 +381,7 @@ async def test_a_heartbeat_whose_answer_cannot_be_read_is_the_loss_of_the_link(
     await fake_server.until(lambda: sum(command[0] == b"SUBSCRIBE" for command in fake_server.said) == 2)
 
 
-async def test_a_defect_ends_the_transport_and_is_not_silent(
+async def test_what_nobody_expected_is_survived_and_not_silent(
     fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     client = await connect(fake_server.port, query="?heartbeat=0.02")
@@ -388,55 +389,11 @@ async def test_a_defect_ends_the_transport_and_is_not_silent(
     async def broken(connection: object) -> None:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(client.link._leases, "renew", broken)  # type: ignore[attr-defined]  # the engine's
-    async with asyncio.timeout(10):
-        with pytest.raises(TransportUnavailableError, match="lost for good"):
-            await client.wait_closed()
-    with pytest.raises(TransportUnavailableError, match="lost for good"):
-        await client.request(message())
-    assert "has a defect" in caplog.text
-
-
-async def thrown_out(fake_server: Any, node: Any, rounds: int) -> None:
-    """Let the server end each connection as soon as it is up."""
-    for number in range(1, rounds + 1):
-        fake_server.writers[-1].close()
-        async with asyncio.timeout(10):
-            while len(fake_server.writers) <= number or not node.state.is_up:  # noqa: ASYNC110 -- the link tells no event
-                await asyncio.sleep(0)
-
-
-def note_pauses(node: Any, monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    session, pauses = node.link._session, list[float]()
-    rest = session._rest
-
-    async def note() -> None:
-        pauses.append(session._pause)
-        await rest()
-
-    monkeypatch.setattr(session, "_rest", note)
-    return pauses
-
-
-async def test_a_server_that_takes_us_and_throws_us_out_is_asked_less_and_less(
-    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_session, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(_session, "LONGEST_PAUSE", 60.0)  # no connection here lives that long
-    node = await connect(fake_server.port)
-    pauses = note_pauses(node, monkeypatch)
-    await thrown_out(fake_server, node, 5)
-    assert pauses == [0.001 * 2**n for n in range(5)]
-
-
-async def test_a_connection_that_lived_for_a_while_is_replaced_at_once(
-    fake_server: Any, connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_session, "LONGEST_PAUSE", 0.0)  # each connection here lives that long
-    node = await connect(fake_server.port)
-    pauses = note_pauses(node, monkeypatch)
-    await thrown_out(fake_server, node, 3)
-    assert pauses == []
+    with monkeypatch.context() as patched:
+        patched.setattr(client.link._leases, "renew", broken)  # type: ignore[attr-defined]  # the engine's
+        await logged(caplog, "still unreachable: a defect")
+    assert isinstance(await _error_of(client), NoShardSubscriberError)
+    assert any(record.exc_info for record in caplog.records)
 
 
 # Opening and closing.

@@ -112,7 +112,9 @@ class ServerProcess:
             self._popen.send_signal(number)
 
     def log_tail(self, lines: int) -> str:
-        """Return the last ``lines`` lines of the log."""
+        """Return the last ``lines`` lines of the log; nothing if its folder has been removed with the server."""
+        if not self.log.exists():
+            return ""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def _spawn(self) -> subprocess.Popen[bytes]:

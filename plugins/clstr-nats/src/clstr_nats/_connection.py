@@ -11,26 +11,39 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, cast
+from urllib.parse import ParseResult
 
 import nats.errors
 from nats.aio.client import Client
+from nats.aio.transport import TcpTransport
 
 from clstr.errors import TransportUnavailableError
+from clstr.spi import Resolver, connect_tcp, end_socket
 from clstr_nats._parser import LARGE, MessageParser, OnMessage
 
-MOST_NOT_SENT = 128 * 1024  # bytes that the system takes beyond what is in flight
 NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
 
 
-def _keep_back(connected: socket.socket) -> None:
-    """Let the system take only what it can send soon: else megabytes look sent, and a slow link like a dead one."""
-    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)  # not on every system
-    if option is not None:
-        connected.setsockopt(socket.IPPROTO_TCP, option, MOST_NOT_SENT)
+class _Tcp(TcpTransport):
+    """nats-py's, over a socket that tries every address of a name and that forked children do not keep."""
+
+    def __init__(self, resolver: Resolver) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # nats-py's
+        self._resolver = resolver
+
+    def __bool__(self) -> bool:
+        return True  # else nats-py puts its own in its place
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        """Connect to the server that ``uri`` names."""
+        async with asyncio.timeout(connect_timeout):
+            connected = await connect_tcp(str(uri.hostname), int(uri.port or 0), self._resolver)
+        reader, writer = await asyncio.open_connection(sock=connected, limit=buffer_size)
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
 
 
 class Connection(Client):
@@ -41,24 +54,30 @@ class Connection(Client):
         on_message: Gets the subscription's id, the subject, the reply's address, the headers and the payload of each
             message, in order. Called by the reader; must not raise.
         on_denied: Gets the server's sentence when it refuses a right.
-        on_lost: Gets the reason, once, when the connection is of no use any more.
+        on_lost: Called once, when the connection is of no use any more.
+
+    Attributes:
+        lost: Done with the reason when the connection is of no use any more.
+        written: Bytes that were handed to the socket.
     """
 
     _socket: asyncio.WriteTransport
 
     def __init__(
-        self, on_message: OnMessage, on_denied: Callable[[str], None], on_lost: Callable[[Exception], None]
+        self, on_message: OnMessage, on_denied: Callable[[str], None], on_lost: Callable[[Connection], None]
     ) -> None:
         super().__init__()
         self._on_message = on_message
         self._on_denied = on_denied
         self._on_lost = on_lost
-        self._is_lost = False
         self._needs_tls = False
-        self._written = 0
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self.written: int = 0
         self._ps = self._parser = MessageParser(self, on_message)
 
-    async def dial(self, server: str, *, needs_tls: bool, tls: ssl.SSLContext | None, **options: Any) -> None:
+    async def dial(
+        self, server: str, *, resolver: Resolver, needs_tls: bool, tls: ssl.SSLContext | None, **options: Any
+    ) -> None:
         """
         Connect to one server, and fail if it cannot be used.
 
@@ -68,6 +87,7 @@ class Connection(Client):
             TransportUnavailableError: TLS is needed, and the server does not speak it.
         """
         self._needs_tls = needs_tls
+        self._transport = _Tcp(resolver)
         failures: list[Exception] = []
 
         async def note(error: Exception) -> None:
@@ -87,7 +107,6 @@ class Connection(Client):
         except nats.errors.NoServersError:
             raise failures[-1] if failures else ConnectionRefusedError(server) from None
         self._socket = cast("asyncio.WriteTransport", self._find_socket())
-        _keep_back(self._socket.get_extra_info("socket"))
         cast("asyncio.Task[None]", self._reading_task).add_done_callback(self._reader_ended)
 
     # What is overridden.
@@ -117,9 +136,10 @@ class Connection(Client):
         self._lose(ConnectionError(f"the connection's reader ended: {error or 'it met something unreadable'}"))
 
     def _lose(self, error: Exception) -> None:
-        if not self._is_lost:
-            self._is_lost = True
-            self._on_lost(error)
+        if not self.lost.done():
+            self.lost.set_result(error)
+            self.abort()
+            self._on_lost(self)
 
     # What is used.
 
@@ -133,14 +153,31 @@ class Connection(Client):
         """What the socket has not taken yet."""
         return self._socket.get_write_buffer_size()
 
-    @property
-    def progress(self) -> int:
-        """A number that grows with each byte that is read, and with each that the socket takes."""
-        return self._parser.bytes_read + self._written - self.unsent_bytes
+    def progress(self, mark: int) -> int:
+        """
+        Return a number that grows with each byte that is read, and with each up to ``mark`` that the socket takes.
+
+        Args:
+            mark: What ``written`` was when something was asked. What was written since proves nothing: the system
+                takes it for a server that reads nothing, too.
+        """
+        return self._parser.bytes_read + min(mark, self.written - self.unsent_bytes)
 
     def write(self, *parts: bytes) -> None:
-        """Hand bytes to the socket, in order, now; small ones together, large ones without copying them first."""
-        self._written += sum(map(len, parts))
+        """
+        Hand bytes to the socket, in order, now; small ones together, large ones without copying them first.
+
+        Never raises: a socket that takes none is the loss of the connection.
+        """
+        if self.lost.done():
+            return
+        try:
+            self._write(parts)
+        except Exception as error:  # noqa: BLE001 -- uvloop raises RuntimeError where asyncio ignores what is written
+            self._lose(ConnectionResetError(f"the socket takes nothing any more: {error}"))
+
+    def _write(self, parts: tuple[bytes, ...]) -> None:
+        self.written += sum(map(len, parts))
         # Joined here: since Python 3.12 `writelines` hands piece after piece to the system.
         if max(map(len, parts)) < LARGE:
             self._socket.write(b"".join(parts))
@@ -162,7 +199,8 @@ class Connection(Client):
 
         nats-py's own ``close`` waits for a socket that nobody reads, and swallows cancellation.
         """
-        self._is_lost = True
+        if not self.lost.done():
+            self.lost.set_result(ConnectionError("the connection was closed"))
         self.abort()
         tasks = [self._reading_task, self._ping_interval_task, self._flusher_task]
         left = [task for task in tasks if task is not None and not task.done()]
@@ -172,10 +210,8 @@ class Connection(Client):
             await asyncio.wait(left)
 
     def abort(self) -> None:
-        """Close the socket at once."""
-        transport = self._find_socket()
-        if transport is not None:
-            transport.abort()
+        """Close the socket at once, for forked children too."""
+        end_socket(self._find_socket())
 
     def _find_socket(self) -> asyncio.WriteTransport | None:
         writer = getattr(self._transport, "_io_writer", None)  # the one behind TLS, once that is spoken

@@ -1,4 +1,4 @@
-"""From options to an open connection: every server once, and errors that say what to do."""
+"""From options to an open connection: every server, and errors that say what to do."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import logging
 import random
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import nats.errors
 from nats.aio.client import RawCredentials
 
 from clstr.errors import AuthenticationError, ClstrError, PluginImportError, TransportUnavailableError
+from clstr.spi import Resolver, race, read_credentials
 from clstr_nats._connection import Connection
 from clstr_nats._options import Options
 
@@ -30,7 +32,8 @@ class Dialer:
     Args:
         options: Where, and as whom.
         name: What the server's monitoring calls the connection.
-        connect_timeout: Seconds for all of them together: each gets its share, so that a mute one hides no other.
+        connect_timeout: Seconds for all of them together. The first half starts one after the other, so that a mute
+            one hides no other; each may go on until the end, so that a slow one is not given up for its slowness.
         logger: Where warnings go.
     """
 
@@ -40,45 +43,65 @@ class Dialer:
         self._connect_timeout = connect_timeout
         self._logger = logger
         self._has_warned = False
+        self._resolver = Resolver()
 
     async def dial(self, new_connection: Callable[[], Connection]) -> Connection:
         """
         Return a connection to the first server that takes us, in an order of chance.
 
         Raises:
-            AuthenticationError: A server refused the credentials, and no other took them.
+            AuthenticationError: A server refused the credentials, and no other took them; or there are none.
             TransportUnavailableError: No server could be reached.
         """
-        servers = list(self._options.servers)
+        deadline = asyncio.get_running_loop().time() + self._connect_timeout
+        how = await self._how_to_connect(deadline)
+        servers = [(new_connection(), *server) for server in self._options.servers]
         random.shuffle(servers)
-        failures: list[ClstrError] = []
-        for host, port in servers:
-            connection = new_connection()
-            try:
-                await self._dial_one(connection, host, port)
-            except BaseException as error:
-                await connection.end()
-                if not isinstance(error, Exception):
-                    raise
-                failures.append(explain(error, f"{host}:{port}"))
-            else:
-                self._warn_of_plaintext(host)
-                return connection
-        raise max(failures, key=lambda error: isinstance(error, AuthenticationError))
+        attempts = [partial(self._dial_one, *server, deadline, how) for server in servers]
+        chosen: Connection | None = None
+        try:
+            chosen, host = won = await race(attempts, delay=self._connect_timeout / (2 * len(servers)), discard=_abort)
+        except ExceptionGroup as group:
+            failures = [each for each in group.exceptions if isinstance(each, ClstrError)]
+            raise max(failures, key=lambda error: isinstance(error, AuthenticationError)) from None
+        finally:
+            for connection, _, _ in servers:
+                if connection is not chosen:
+                    await connection.end()
+        self._warn_of_plaintext(host)
+        return won[0]
 
-    async def _dial_one(self, connection: Connection, host: str, port: int) -> None:
+    async def _how_to_connect(self, deadline: float) -> dict[str, Any]:
+        """Read what may have been renewed since the last connection: TLS files and credentials."""
         options = self._options
+        try:
+            async with asyncio.timeout_at(deadline):
+                identity = await _identity(options)
+            return {"tls": options.new_tls(), "needs_tls": options.needs_tls, **identity}
+        except ClstrError:
+            raise
+        except OSError as error:  # a timeout is one
+            reason = str(error) or "they did not come in time"
+            raise TransportUnavailableError(f"the TLS files or the credentials cannot be read: {reason}") from error
+
+    async def _dial_one(
+        self, connection: Connection, host: str, port: int, deadline: float, how: Mapping[str, Any]
+    ) -> tuple[Connection, str]:
+        scheme = "tls" if self._options.needs_tls else "nats"
         address = f"[{host}]" if ":" in host else host
-        share = self._connect_timeout / len(options.servers)
-        async with asyncio.timeout(share):
-            await connection.dial(
-                f"{'tls' if options.needs_tls else 'nats'}://{address}:{port}",
-                needs_tls=options.needs_tls,
-                tls=options.tls,
-                name=self._name,
-                connect_timeout=share,
-                **_read_credentials(options.credentials),
-            )
+        try:
+            async with asyncio.timeout_at(deadline):
+                await connection.dial(
+                    f"{scheme}://{address}:{port}",
+                    resolver=self._resolver,
+                    name=self._name,
+                    connect_timeout=self._connect_timeout,
+                    **how,
+                )
+        except Exception as error:
+            await connection.end()
+            raise explain(error, f"{host}:{port}") from error
+        return connection, host
 
     def _warn_of_plaintext(self, host: str) -> None:
         if not (self._has_warned or self._options.needs_tls or is_loopback(host)):
@@ -86,9 +109,28 @@ class Dialer:
             self._logger.warning("the connection to %s is not encrypted: use nats+tls:// outside of one machine", host)
 
 
+def _abort(late: tuple[Connection, str]) -> None:
+    late[0].abort()
+
+
+async def _identity(options: Options) -> dict[str, Any]:
+    """
+    Return what nats-py is told about who we are, asked or read anew for each connection.
+
+    Raises:
+        AuthenticationError: There are no credentials.
+        OSError: Their file cannot be read.
+    """
+    if options.ask_credentials is None:
+        return _read_credentials(options.credentials)
+    user, secret = await read_credentials(options.ask_credentials)
+    who = {"token": secret} if user is None else {"user": user, "password": secret}
+    return {**options.credentials, **who}
+
+
 def _read_credentials(given: Mapping[str, Any]) -> dict[str, Any]:
     """
-    Read the credentials file, if there is one, anew for each connection: it may have been renewed.
+    Read the credentials file, if there is one.
 
     nats-py would read it by itself, and never come back from one that is cut off, as it is while somebody writes it.
 

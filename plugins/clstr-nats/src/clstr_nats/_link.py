@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -12,12 +11,11 @@ from typing import Any
 
 from clstr.errors import (
     AccessDeniedError,
-    ClstrError,
     NoShardSubscriberError,
     OverloadedError,
     TransportUnavailableError,
 )
-from clstr.spi import Batcher, Buffer, Link, Route, Sink
+from clstr.spi import Batcher, Buffer, Link, Reconnector, Route, Sink, answered_while_moving
 from clstr_nats._bystanders import describe_ack
 from clstr_nats._connection import Connection
 from clstr_nats._dialer import Dialer
@@ -31,7 +29,6 @@ NO_RESPONDERS = b"NATS/1.0 503"
 MISSED_HEARTBEATS = 3
 ASK_AGAIN_AFTER = 0.05  # seconds in which every server of a cluster learns who holds what
 MAX_UNSENT_BYTES = 32 * 1024 * 1024  # more than max_inflight_bytes in base64: what is beyond it waits for a dead socket
-FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # seconds between attempts to connect again
 
 
 class NatsLink(Link):
@@ -52,19 +49,13 @@ class NatsLink(Link):
         self._dialer = dialer
         self._subjects = subjects
         self._shard_begins = subjects.shard_begins
-        self._heartbeat = heartbeat
         self._patience = heartbeat * MISSED_HEARTBEATS
         self._logger = logger
-        self._loop = asyncio.get_running_loop()
-        self._is_open = True
-        self._is_up = False
-        self._connection: Connection | None = None
-        self._keeper: asyncio.Task[None] | None = None
-        # Done when the newest connection is lost; the reason is its result.
-        self._lost: asyncio.Future[Exception] = self._loop.create_future()
-        self._pause = FIRST_PAUSE
+        self._session = Reconnector[Connection](
+            "NATS", dial=self._dial, set_up=self._set_up, beat=self._beat, heartbeat=heartbeat, logger=logger
+        )
         self._held: set[int] = set()
-        self._out = Batcher[bytes](self._loop, self._write)
+        self._out = Batcher[bytes](asyncio.get_running_loop(), self._write)
         self._out_bytes = 0
         self._unsent_bytes = 0  # by the socket, after the last write
         self._max_unsent_bytes = MAX_UNSENT_BYTES
@@ -78,70 +69,40 @@ class NatsLink(Link):
         """Connect, and subscribe to the inbox."""
         self._sink = sink
         self._rights = Rights(self._subjects, sink.failed, self._logger)
-        await self._connect()
-        self._keeper = self._loop.create_task(self._keep_connected(), context=contextvars.Context())
+        await self._session.open(sink)
 
-    async def _connect(self) -> None:
-        self._lost = self._loop.create_future()
-        self._rights.forget()
-        # Messages arrive, and are answered, as soon as the server knows of one shard; it is up when it knows of all.
-        self._connection = connection = await self._dialer.dial(self._new_connection)
-        try:
-            self.max_message_bytes = connection.max_payload
-            self._max_unsent_bytes = max(MAX_UNSENT_BYTES, 2 * connection.max_payload)
-            connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
-            connection.write(self._subscribe_to(sorted(self._held)))
-            await self._fenced(connection)
-            if not self._rights.may_subscribe(self._subjects.inbox):
-                raise AccessDeniedError(
-                    f"the NATS user may not subscribe to {self._subjects.inbox}: grant it its inbox_prefix, as in "
-                    '{subscribe: ["_INBOX_name.>"]}'
-                )
-            self._tell_denied()
-        except BaseException:
-            self._connection = None
-            await connection.end()
-            raise
-        self._is_up = True
+    @property
+    def _connection(self) -> Connection | None:
+        """The connection in use. Messages arrive, and are answered, as soon as the server knows of one shard."""
+        return self._session.connection
+
+    async def _dial(self) -> Connection:
+        return await self._dialer.dial(self._new_connection)
 
     def _new_connection(self) -> Connection:
-        connection = Connection(self._receive, self._rights.deny, lambda error: self._down(connection, error))
-        return connection
+        return Connection(self._receive, self._rights.deny, self._session.down)
 
-    def _down(self, connection: Connection, error: Exception) -> None:
-        """The connection is lost: once for each that was in use."""
-        if connection is self._connection:
-            self._connection = None
-            connection.abort()
-            if self._is_up:
-                self._is_up = False
-                self._sink.down(error)
-        if not self._lost.done():
-            self._lost.set_result(error)
+    async def _set_up(self, connection: Connection) -> None:
+        """Subscribe to the inbox, and again to the shards."""
+        self._rights.forget()
+        self.max_message_bytes = connection.max_payload
+        self._max_unsent_bytes = max(MAX_UNSENT_BYTES, 2 * connection.max_payload)
+        connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
+        connection.write(self._subscribe_to(sorted(self._held)))
+        await self._fenced(connection)
+        if not self._rights.may_subscribe(self._subjects.inbox):
+            raise AccessDeniedError(
+                f"the NATS user may not subscribe to {self._subjects.inbox}: grant it its inbox_prefix, as in "
+                '{subscribe: ["_INBOX_name.>"]}'
+            )
+        self._tell_denied()
 
-    async def _keep_connected(self) -> None:
-        while self._is_open:  # a cancellation may get lost in nats-py
-            connection = self._connection
-            if connection is not None:
-                since = self._loop.time()
-                await self._watch(connection)
-                await connection.end()
-                if self._loop.time() - since < LONGEST_PAUSE:
-                    await self._rest()  # a server that takes us and throws us out at once is not to be asked at once
-                else:
-                    self._pause = FIRST_PAUSE
-            await self._reconnect()
-
-    async def _watch(self, connection: Connection) -> None:
-        """Return when the connection is lost: it says so, or is mute for three heartbeats."""
-        while not self._lost.done():
-            await asyncio.wait((self._lost,), timeout=self._heartbeat)
-            if self._lost.done():
-                return
-            if not await self._answers(connection):
-                self._down(connection, TimeoutError(f"the server has not answered for {self._patience:g} s"))
-            elif denied := self._denied(self._held):
-                await self._ask_again_for(connection, denied)
+    async def _beat(self, connection: Connection) -> None:
+        """Ask whether the server still answers, and for shards that it has refused."""
+        if not await self._answers(connection):
+            raise TimeoutError(f"the server has not answered for {self._patience:g} s")
+        if denied := self._denied(self._held):
+            await self._ask_again_for(connection, denied)
 
     async def _ask_again_for(self, connection: Connection, denied: list[int]) -> None:
         """Subscribe again to shards that the user may not have: rights change while we are connected."""
@@ -157,22 +118,6 @@ class NatsLink(Link):
             what = ", ".join(map(self._subjects.shard, denied)) or "nothing"
             self._logger.error("shards that the NATS user may no longer subscribe to: %s", what)
 
-    async def _reconnect(self) -> None:
-        while self._is_open:
-            try:
-                await self._connect()
-            except (ClstrError, OSError) as error:
-                self._logger.warning("NATS is still unreachable: %s", error)
-            else:
-                self._logger.info("connected to NATS again")
-                self._sink.up()
-                return
-            await self._rest()
-
-    async def _rest(self) -> None:
-        await asyncio.sleep(self._pause)
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
-
     async def flush(self) -> None:
         """Return when the server has read what was sent."""
         connection = self._connection
@@ -182,21 +127,13 @@ class NatsLink(Link):
 
     async def aclose(self) -> None:
         """Close the connection."""
-        self._is_open = False
-        try:
-            if self._keeper is not None:
-                self._keeper.cancel()
-                await asyncio.wait((self._keeper,))
-        finally:
-            connection, self._connection = self._connection, None
-            if connection is not None:
-                await connection.end()
+        await self._session.aclose()
 
     # Shards.
 
     async def hold(self, shards: Sequence[int]) -> None:
         """Subscribe to ``shards`` in the queue group; one fence for all."""
-        connection = self._usable()
+        connection = self._session.usable()
         self._held.update(shards)
         try:
             connection.write(self._subscribe_to(shards))
@@ -231,20 +168,19 @@ class NatsLink(Link):
         if connection is self._connection:
             self._out.flush()
         if not await self._answers(connection):
-            why = self._lost.result() if self._lost.done() else "it answers too slowly"
+            why = connection.lost.result() if connection.lost.done() else "it answers too slowly"
             raise TransportUnavailableError(f"the connection to NATS was lost meanwhile: {why}")
 
     async def _answers(self, connection: Connection) -> bool:
         """
         Send a PING and tell whether its PONG came while the connection was in use.
 
-        As long as the socket takes bytes, or messages arrive, a slow link is given more time: the PING waits its turn.
+        As long as bytes move, a slow link is given more time: the PING waits its turn.
         """
-        pong, progress = connection.ping(), -1
-        while not (pong.done() or self._lost.done()) and connection.progress > progress:
-            progress = connection.progress
-            await asyncio.wait((pong, self._lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
-        return pong.done() and connection is self._connection
+        pong = connection.ping()
+        progress = partial(connection.progress, connection.written)
+        is_answered = await answered_while_moving(pong, connection.lost, progress=progress, patience=self._patience)
+        return is_answered and connection is self._connection
 
     # Messages out.
 
@@ -256,7 +192,7 @@ class NatsLink(Link):
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
-        connection = self._usable()
+        connection = self._session.usable()
         if self._out_bytes + self._unsent_bytes + len(body) > self._max_unsent_bytes and self._is_full(connection):
             raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
         if shard not in self._rights.proved:
@@ -281,7 +217,7 @@ class NatsLink(Link):
 
     def reply(self, to: Any, body: bytes) -> bool:
         """Publish to an inbox."""
-        connection = self._connection
+        connection = self._session.connection
         if connection is None:
             return False
         if self._out_bytes + self._unsent_bytes > self._max_unsent_bytes and self._is_full(connection):
@@ -304,17 +240,12 @@ class NatsLink(Link):
             self._out.add(body)
             self._out.stream(b"\r\n")
 
-    def _usable(self) -> Connection:
-        if self._connection is None or not self._is_up:
-            raise TransportUnavailableError("the connection to NATS is lost; it is being renewed")
-        return self._connection
-
     def _write(self, commands: list[bytes]) -> None:
         """Write what one tick has published; one fence serves all of it (a refusal or a 503 comes before the PONG)."""
         self._out_bytes = 0
         notifies, self._notifies = self._notifies, []
         unfenced = self._rights.unfenced()
-        connection = self._connection
+        connection = self._session.connection
         if connection is None:  # whoever waits for these was told that the link is down
             return
         connection.write(*commands)

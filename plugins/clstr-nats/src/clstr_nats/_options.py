@@ -8,26 +8,34 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clstr.plugins import TransportURL, parse_bool, parse_codec, parse_file, parse_seconds
+from clstr.spi import Credentials, check_credentials
 from clstr_nats._subjects import DEFAULT_PREFIX, check_inbox_prefix, check_prefix
 
 DEFAULT_PORT = 4222
 TLS_SCHEMES = {"nats+tls", "tls"}
+TLS_FILES = ("tls_ca", "tls_cert", "tls_key")
 
 
-def refuse_text(_text: str) -> object:
+def refuse_context(_text: str) -> object:
     """Refuse what a URL cannot say."""
     raise ValueError("is an ssl.SSLContext, which a URL cannot hold: give it to connect() as the keyword tls")
 
 
+def refuse_function(_text: str) -> object:
+    """Refuse what a URL cannot say."""
+    raise ValueError("is a function, which a URL cannot hold: give it to connect() as the keyword credentials")
+
+
 PARAMETERS: Mapping[str, Callable[[str], object]] = {
     "codec": parse_codec,
+    "credentials": refuse_function,
     "creds": parse_file,
     "heartbeat": parse_seconds,
     "inbox_prefix": check_inbox_prefix,
     "nkey": parse_file,
     "nkey_seed": str,
     "prefix": check_prefix,
-    "tls": refuse_text,
+    "tls": refuse_context,
     "tls_ca": parse_file,
     "tls_cert": parse_file,
     "tls_first": parse_bool,
@@ -48,8 +56,10 @@ class Options:
         codec: What messages are sent in.
         heartbeat: Seconds between PINGs; a connection that answers none for three of them is lost.
         needs_tls: Whether a server without TLS is refused.
-        tls: The context for TLS, if it is spoken.
+        tls: The context for TLS, if it is spoken; of files, as they were when the options were read.
+        tls_files: The paths ``tls_ca``, ``tls_cert`` and ``tls_key``, if the context was made of files.
         credentials: What nats-py is told about who we are.
+        ask_credentials: What is asked who we are at each connect, if that was given instead.
     """
 
     servers: tuple[tuple[str, int], ...]
@@ -59,7 +69,9 @@ class Options:
     heartbeat: float = 1.0
     needs_tls: bool = False
     tls: ssl.SSLContext | None = field(default=None, repr=False)
+    tls_files: Mapping[str, str] = field(default_factory=dict, repr=False)
     credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    ask_credentials: Credentials | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, url: TransportURL, extra: Mapping[str, Any]) -> Options:
@@ -81,9 +93,20 @@ class Options:
             servers=tuple((host, port or DEFAULT_PORT) for host, port in url.hosts),
             needs_tls=needs_tls,
             tls=_tls_context(extra) if needs_tls else None,
+            tls_files={name: extra[name] for name in TLS_FILES if name in extra},
             credentials=_credentials(url, extra),
+            ask_credentials=check_credentials(extra["credentials"]) if "credentials" in extra else None,
             **{name: _checked(name, extra[name]) for name in names if name in extra},
         )
+
+    def new_tls(self) -> ssl.SSLContext | None:
+        """
+        Return the context for the next connection: files are read anew, since they may have been renewed.
+
+        Raises:
+            OSError: They cannot be read, or do not belong together, as while they are being written.
+        """
+        return _tls_context(self.tls_files) if self.tls_files else self.tls
 
 
 def _checked(name: str, value: Any) -> Any:
@@ -97,7 +120,7 @@ def _checked(name: str, value: Any) -> Any:
 
 def _tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext:
     context = extra.get("tls")
-    files = [name for name in ("tls_ca", "tls_cert", "tls_key") if name in extra]
+    files = [name for name in TLS_FILES if name in extra]
     if context is not None:
         if not isinstance(context, ssl.SSLContext):
             raise TypeError(f"tls must be an ssl.SSLContext, not {type(context).__name__}")
@@ -115,7 +138,7 @@ def _tls_context(extra: Mapping[str, Any]) -> ssl.SSLContext:
 def _credentials(url: TransportURL, extra: Mapping[str, Any]) -> dict[str, Any]:
     ways = {
         "a user in the URL": url.username is not None or url.password is not None,
-        **{name: name in extra for name in ("creds", "nkey", "nkey_seed", "token")},
+        **{name: name in extra for name in ("credentials", "creds", "nkey", "nkey_seed", "token")},
     }
     chosen = [way for way, is_given in ways.items() if is_given]
     if len(chosen) > 1:

@@ -20,7 +20,9 @@ from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio.connection import AbstractConnection
 
 from clstr.errors import TransportUnavailableError
+from clstr.spi import answered_while_moving, end_socket
 from clstr_redis._scripts import Script
+from clstr_redis._streams import bytes_read
 
 Answer = Any  # whatever a command answers with, or the error that it answers with
 Reply = Callable[[Answer], None]
@@ -46,7 +48,7 @@ class Connection:
     Args:
         raw: redis-py's, not yet connected.
         inbox: The channel that it will subscribe to.
-        patience: Seconds that an answer may take; then the connection is lost.
+        patience: Seconds without a byte that moves while an answer is outstanding; then the connection is lost.
         on_message: Gets each message that arrives. Must not raise.
         on_lost: Called once, when the connection is of no use any more.
 
@@ -74,6 +76,7 @@ class Connection:
         self._socket: asyncio.WriteTransport | None = None
         self._reader: asyncio.Task[None] | None = None
         self._is_leaving = False
+        self._written = 0
         self.inbox: bytes = inbox
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
@@ -97,14 +100,27 @@ class Connection:
         return 0 if self._socket is None else self._socket.get_write_buffer_size()
 
     def send(self, commands: Sequence[tuple[Reply, Command]]) -> None:
-        """Send commands with one write. Each reply gets its answer, or the `ResponseError` that it is."""
+        """
+        Send commands with one write. Each reply gets its answer, or the `ResponseError` that it is.
+
+        Never raises: a socket that takes nothing is the loss of the connection.
+        """
         if self._socket is None or self.lost.done():
             return
         parts: list[bytes] = []
         for reply, command in commands:
             self._replies.append(reply)
             parts += _encode(command)
-        self._socket.write(b"".join(parts))
+        data = b"".join(parts)
+        self._written += len(data)
+        try:
+            self._socket.write(data)
+        except Exception as error:  # noqa: BLE001 -- uvloop raises RuntimeError where asyncio ignores what is written
+            self.lose(ConnectionResetError(f"the socket takes nothing any more: {error}"))
+
+    def _progress(self, mark: int) -> int:
+        """Count bytes read, and those up to ``mark`` that the socket has taken: later ones prove nothing."""
+        return bytes_read(self._raw) + min(mark, self._written - self.unsent_bytes)
 
     def script_call(
         self, reply: Reply, script: Script, keys: Sequence[bytes], *arguments: bytes
@@ -152,8 +168,8 @@ class Connection:
         return asyncio.get_running_loop().create_future()
 
     async def _answered(self, answer: asyncio.Future[Answer]) -> Answer:
-        await asyncio.wait((answer, self.lost), timeout=self._patience, return_when=asyncio.FIRST_COMPLETED)
-        if not answer.done():
+        progress = partial(self._progress, self._written)
+        if not await answered_while_moving(answer, self.lost, progress=progress, patience=self._patience):
             self.lose(TimeoutError(f"the server has not answered for {self._patience:g} s"))
             raise TransportUnavailableError(f"the connection to Redis is lost: {self.lost.result()}")
         result = answer.result()
@@ -179,9 +195,7 @@ class Connection:
         await self._raw.disconnect(nowait=True)  # else redis-py warns that somebody forgot it
 
     def _abort(self) -> None:
-        socket = self._socket or self._transport()
-        if socket is not None:
-            socket.abort()
+        end_socket(self._socket or self._transport())
 
     def _transport(self) -> asyncio.WriteTransport | None:
         writer = self._raw._writer  # noqa: SLF001 -- see the module's docstring

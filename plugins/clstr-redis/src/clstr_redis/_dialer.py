@@ -5,25 +5,25 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
-from redis.asyncio.connection import (
-    AbstractConnection,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.connection import Connection as PlainConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.maint_notifications import MaintNotificationsConfig
 
 from clstr.errors import ClstrError, TransportUnavailableError
+from clstr.spi import Resolver, connect_tcp, connect_unix, race, read_credentials
 from clstr_redis._connection import Connection
 from clstr_redis._errors import explain
 from clstr_redis._options import Options
 from clstr_redis._server import why_unusable
+from clstr_redis._streams import Encrypted, Local, Plain
+
+NEXT_ADDRESS_AFTER = 0.25  # seconds, as `connect_tcp` waits
 
 
 class Dialer:
@@ -41,6 +41,7 @@ class Dialer:
         self._connect_timeout = connect_timeout
         self._logger = logger
         self._has_warned = False
+        self._resolver = Resolver()
         self._common: dict[str, Any] = {  # Any: redis-py's keywords
             "retry": Retry(NoBackoff(), 0),  # what may have run is not sent again
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # a right less, a round trip less
@@ -89,30 +90,54 @@ class Dialer:
     async def _raw(self) -> AbstractConnection:
         options = self._options
         # No timeout of redis-py's: dialling is bounded as a whole, and afterwards there are heartbeats.
-        common = {**self._common, **options.credentials, "db": options.database, "protocol": 3, "socket_timeout": None}
+        common = {**self._common, **await _identity(options)}
+        common |= {"db": options.database, "protocol": 3, "socket_timeout": None}
         if options.scheme == "redis+unix":
-            return UnixDomainSocketConnection(path=options.path, **common)
+            return Local(partial(connect_unix, options.path), path=options.path, **common)
         if options.scheme == "redis+sentinel":
             host, port = await self._ask_sentinels()
-            return PlainConnection(host=host, port=port, **common)
-        ((host, port),) = options.hosts
+        else:
+            ((host, port),) = options.hosts
+        dial = partial(connect_tcp, host, port, self._resolver)
         if options.scheme == "rediss":
-            return SSLConnection(host=host, port=port, **{**common, **options.tls})
-        return PlainConnection(host=host, port=port, **common)
+            return Encrypted(dial, host=host, port=port, **{**common, **options.tls})
+        return Plain(dial, host=host, port=port, **common)
 
     async def _ask_sentinels(self) -> tuple[str, int]:
-        """Ask one after the other where the primary is; a dead one must not cost the time of all."""
-        options = self._options
-        share = self._connect_timeout / (len(options.hosts) + 1)
-        timeouts = {"socket_connect_timeout": share, "socket_timeout": share}
-        kwargs = {**self._common, **options.sentinel_credentials, **timeouts}
-        sentinel = Sentinel(list(options.hosts), sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # redis-py's
+        """
+        Ask where the primary is: a dead sentinel must not cost the time of all, a slow one be given up for slowness.
+
+        A third of the time is for starting all of them, one after the other.
+        """
+        hosts = self._options.hosts
+        attempts = [partial(self._ask_sentinel, host, port) for host, port in hosts]
+        stagger = self._connect_timeout / (3 * len(hosts))
         try:
-            found: tuple[str, int] = await sentinel.discover_master(options.path)
-        finally:
-            for each in sentinel.sentinels:
-                await each.aclose()
-        return found
+            return await race(attempts, delay=stagger)
+        except ExceptionGroup as group:
+            raise group.exceptions[-1] from None
+
+    async def _ask_sentinel(self, host: str, port: int) -> tuple[str, int]:
+        """Ask one of them, at whichever of its addresses answers."""
+        options = self._options
+        timeouts = {"socket_connect_timeout": self._connect_timeout, "socket_timeout": self._connect_timeout}
+        kwargs = {**self._common, **options.sentinel_credentials, **timeouts}
+
+        async def ask(address: str) -> tuple[str, int]:
+            sentinel = Sentinel([(address, port)], sentinel_kwargs=kwargs)  # type: ignore[no-untyped-call]  # redis-py's
+            try:
+                found: tuple[str, int] = await sentinel.discover_master(options.path)
+            finally:
+                for each in sentinel.sentinels:
+                    await each.aclose()
+            return found
+
+        addresses = await self._resolver.resolve(host, port)
+        attempts = [partial(ask, str(address.sockaddr[0])) for address in addresses]
+        try:
+            return await race(attempts, delay=NEXT_ADDRESS_AFTER)
+        except ExceptionGroup as group:
+            raise group.exceptions[-1] from None
 
     def _where(self) -> str:
         options = self._options
@@ -126,6 +151,19 @@ class Dialer:
         if exposed and self._options.scheme != "rediss" and not self._has_warned:
             self._has_warned = True
             self._logger.warning("the connection to %s is not encrypted: use rediss:// outside of one machine", exposed)
+
+
+async def _identity(options: Options) -> Mapping[str, str | None]:
+    """
+    Return user and password, asked anew for each connection if they expire.
+
+    Raises:
+        AuthenticationError: There are none.
+    """
+    if options.ask_credentials is None:
+        return options.credentials
+    user, secret = await read_credentials(options.ask_credentials)
+    return {"username": user, "password": secret}
 
 
 def is_loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clstr.plugins import TransportURL, parse_codec, parse_file, parse_seconds
+from clstr.spi import Credentials, check_credentials
 from clstr_redis._names import DEFAULT_PREFIX, check_prefix
 
 DEFAULT_PORT = 6379
@@ -21,8 +22,14 @@ def parse_database(text: str) -> int:
     return int(text)
 
 
+def refuse_function(_text: str) -> object:
+    """Refuse what a URL cannot say."""
+    raise ValueError("is a function, which a URL cannot hold: give it to connect() as the keyword credentials")
+
+
 PARAMETERS: Mapping[str, Callable[[str], object]] = {
     "codec": parse_codec,
+    "credentials": refuse_function,
     "db": parse_database,
     "heartbeat": parse_seconds,
     "prefix": check_prefix,
@@ -48,6 +55,7 @@ class Options:
         codec: What messages are sent in.
         heartbeat: Seconds between renewals of the leases, which last five of them.
         credentials: User and password, for redis-py.
+        ask_credentials: What is asked for them at each connect, if that was given instead.
         sentinel_credentials: The same for the sentinels.
         tls: Files for TLS, for redis-py.
     """
@@ -60,6 +68,7 @@ class Options:
     codec: str = "msgpack"
     heartbeat: float = 1.0
     credentials: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    ask_credentials: Credentials | None = field(default=None, repr=False)
     sentinel_credentials: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: Mapping[str, str] = field(default_factory=dict, repr=False)
 
@@ -73,10 +82,13 @@ class Options:
         """
         if url.scheme != "rediss" and any(name.startswith("tls") for name in extra):
             raise ValueError("there are options for TLS, but the URL does not ask for it: write rediss://")
+        if "credentials" in extra and (url.username is not None or url.password is not None):
+            raise ValueError("a user in the URL and credentials are two ways to say who this is: give one")
         names = ("prefix", "codec", "heartbeat")
         return cls(
             scheme=url.scheme,
             credentials={"username": url.username, "password": url.password},
+            ask_credentials=check_credentials(extra["credentials"]) if "credentials" in extra else None,
             sentinel_credentials={
                 name.removeprefix("sentinel_"): extra[name] for name in extra if name.startswith("sentinel_")
             },

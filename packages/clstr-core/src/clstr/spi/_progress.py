@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import Any
 
 LOOKS = 3  # without movement, until a connection counts as dead
 
@@ -41,7 +42,7 @@ class ProgressCheck:
 
 
 async def answered_while_moving(
-    answer: asyncio.Future[object],
+    answer: asyncio.Future[Any],
     lost: asyncio.Future[Exception],
     *,
     progress: Callable[[], int],
@@ -59,6 +60,7 @@ async def answered_while_moving(
         progress: See `ProgressCheck`; called a few times per ``patience``.
         patience: Seconds without movement after which a connection counts as dead.
     """
+    await asyncio.sleep(0)  # uvloop writes at the end of the tick: that is no movement yet
     check = ProgressCheck(progress())
     while not (answer.done() or lost.done()):
         await asyncio.wait((answer, lost), timeout=patience / LOOKS, return_when=asyncio.FIRST_COMPLETED)

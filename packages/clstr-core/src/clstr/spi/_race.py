@@ -11,7 +11,10 @@ T = TypeVar("T")
 
 
 async def race(
-    attempts: Iterable[Callable[[], Coroutine[Any, Any, T]]], *, delay: float, discard: Callable[[T], object]
+    attempts: Iterable[Callable[[], Coroutine[Any, Any, T]]],
+    *,
+    delay: float,
+    discard: Callable[[T], object] | None = None,
 ) -> T:
     """
     Return the result of the first attempt that succeeds.
@@ -22,7 +25,8 @@ async def race(
     Args:
         attempts: At least one. Each must release what it holds when it fails or is cancelled.
         delay: Seconds.
-        discard: Releases the result of an attempt that succeeded too late to be returned. Must not raise.
+        discard: Releases the result of an attempt that succeeded too late to be returned; ``None`` if there is nothing
+            to release. Must not raise.
 
     Raises:
         ExceptionGroup: Every attempt failed; it holds their errors, in the order in which they failed.
@@ -60,7 +64,7 @@ def _failure(task: asyncio.Task[Any]) -> Exception | None:
     return error
 
 
-async def _end(tasks: set[asyncio.Task[T]], discard: Callable[[T], object]) -> None:
+async def _end(tasks: set[asyncio.Task[T]], discard: Callable[[T], object] | None) -> None:
     for task in tasks:
         task.cancel()
         task.add_done_callback(lambda ended: _discard(ended, discard))  # also if we are cancelled before they end
@@ -68,6 +72,6 @@ async def _end(tasks: set[asyncio.Task[T]], discard: Callable[[T], object]) -> N
         await asyncio.wait(tasks)
 
 
-def _discard(task: asyncio.Task[T], discard: Callable[[T], object]) -> None:
-    if not task.cancelled() and task.exception() is None:
+def _discard(task: asyncio.Task[T], discard: Callable[[T], object] | None) -> None:
+    if not task.cancelled() and task.exception() is None and discard is not None:
         discard(task.result())
