@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from clstr import errors
 from clstr._error_wire import clip, decode_error, encode_error
 from clstr._limits import MAX_ERROR_BYTES
+from clstr._text import printable
 from clstr._wire import CODECS, Codec, ReplyFrame, decode_reply
 from clstr.errors import ClstrError, Fact, HandlerError
 
@@ -26,7 +27,7 @@ SAMPLES: list[ClstrError] = [
     errors.HandlerError("KeyError", "'x'"),
     errors.CallCycleError("a -> b -> a"),
     errors.InvalidEnvelopeError("type", "has 257 characters"),
-    errors.ReservedHeaderError("x-clstr-<\u2028>"),
+    errors.ReservedHeaderError("x-clstr-<é>"),
     errors.KeyRequiredError(),
     errors.MissingKeyHeaderError(),
     errors.UnknownMessageError("Get", "Put, Set"),
@@ -53,6 +54,11 @@ GO_TEXTS = {
 def travel(error: ClstrError, codec: Codec) -> ClstrError:
     """Return what the caller gets when a node answers with ``error``."""
     return decode_error(decode_reply(encode_error(codec, error)))
+
+
+def shown(fact: str) -> str:
+    """Return a fact as it arrives: programs may read its lines."""
+    return printable(fact, keep="\n\t")
 
 
 def details(**facts: Any) -> dict[str, Fact]:
@@ -88,7 +94,16 @@ def test_any_text_survives_up_to_its_bound(codec: Codec, field: str, reason: str
     error = errors.InvalidEnvelopeError(field, reason)
     arrived = travel(error, codec)
     assert isinstance(arrived, errors.InvalidEnvelopeError)
-    assert (arrived.field, arrived.reason, str(arrived)) == (clip(field), clip(reason), clip(str(error)))
+    assert (arrived.field, arrived.reason) == (shown(clip(field)), shown(clip(reason)))
+    assert str(arrived) == clip(str(error))
+
+
+@both_codecs
+def test_text_that_steers_a_terminal_or_a_log_arrives_escaped(codec: Codec) -> None:
+    arrived = travel(HandlerError("ValueError", "gone\x1b[2J\n2026 INFO paid \u202e"), codec)
+    assert isinstance(arrived, HandlerError)
+    assert str(arrived) == r"ValueError: gone\x1b[2J\n2026 INFO paid \u202e"
+    assert arrived.error_message == "gone\\x1b[2J\n2026 INFO paid \\u202e"
 
 
 @both_codecs
@@ -296,7 +311,7 @@ frames = st.builds(
 def test_any_frame_gives_an_error_that_can_be_shown_and_sent_on(frame: ReplyFrame, codec: Codec) -> None:
     error = decode_error(frame)
     assert isinstance(error, ClstrError)
-    assert str(error) == clip(frame.err)
+    assert str(error) == printable(clip(frame.err))
     assert repr(error)
     assert {name: type(fact) for name, fact in error.details().items()} == error.facts
     if error.code and frame.err:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import enum
 import subprocess
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import attrs
 import msgspec
@@ -222,3 +223,23 @@ def test_a_type_in_a_type_that_cannot_be_decoded_is_an_invalid_reply() -> None:
 def test_decoders_are_remembered_up_to_a_bound() -> None:
     assert _decoder(Struct) is _decoder(Struct)
     assert _decoder.cache_info().maxsize == MAX_TYPES
+
+
+class Plan(enum.Enum):
+    FREE = "free"
+
+
+class Tagged(msgspec.Struct, tag="tagged"):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("type_", "data"), [(Plan, b'"secret"'), (Literal["free"], b'"secret"'), (Tagged, b'{"type":"secret"}')]
+)
+def test_the_reason_repeats_no_value_of_the_payload(type_: Any, data: bytes) -> None:
+    """It is logged where nobody waits for an answer."""
+    with pytest.raises(InvalidEnvelopeError, match=r"Invalid (enum )?value") as request:
+        decode_request(data, type_)
+    with pytest.raises(InvalidReplyError, match=r"Invalid (enum )?value") as reply:
+        decode_reply(data, type_)
+    assert "secret" not in f"{request.value} {reply.value}"

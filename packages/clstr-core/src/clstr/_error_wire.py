@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clstr import errors
 from clstr._limits import MAX_ERROR_BYTES
+from clstr._text import printable
 from clstr._wire import Codec, ReplyFrame
 from clstr.errors import ClstrError, Fact, HandlerError
 
@@ -82,13 +83,13 @@ def decode_error(frame: ReplyFrame) -> ClstrError:
 def _from_go_text(text: str) -> ClstrError:
     kind = _BY_GO_TEXT.get(text)
     if kind is None:
-        return HandlerError("", clip(text))
+        return HandlerError("", _read(text))
     return kind.restore(text, {**_facts(kind, {}), "maybe_executed": True})
 
 
 def _handler_error(frame: ReplyFrame, *, maybe_executed: bool) -> HandlerError:
     facts = _facts(HandlerError, frame.details) if frame.code == HandlerError.code else {}
-    text = clip(frame.err)
+    text = _read(frame.err)
     error = HandlerError.restore(text, {"error_type": "", "error_message": text, **facts})
     error.maybe_executed = maybe_executed
     return error
@@ -101,7 +102,12 @@ def _facts(kind: type[ClstrError], details: dict[str, Fact]) -> dict[str, Fact]:
 
 def _fact(value: Fact | None, type_: type[Fact]) -> Fact:
     if isinstance(value, str):
-        return clip(value) if type_ is str else type_()
+        return _read(value) if type_ is str else type_()
     is_fit = type(value) is type_ or (type_ is float and type(value) is int)
     # A larger number has no msgpack or no float, an infinite one no JSON.
     return type_(value) if is_fit and value is not None and abs(value) < 2**63 else type_()
+
+
+def _read(text: str) -> str:
+    """Return a text of a peer, for a fact: programs may read its lines."""
+    return printable(clip(text), keep="\n\t")

@@ -8,6 +8,7 @@ methods, so that pydantic is never imported here; they are written by alias, as 
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -22,6 +23,7 @@ Decoder = Callable[[bytes], Any]
 # MsgspecError is malformed JSON or a wrong type, ValueError what pydantic, validators and UTF-8 say.
 _DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
 _NONE = type(None)
+_VALUE = re.compile(r"^(Invalid (?:enum )?value) .*", re.DOTALL)  # msgspec's text for enums, literals and tags
 
 
 def encode(message: object) -> bytes:
@@ -150,11 +152,11 @@ def _decoder(type_: Any) -> Decoder:
 
 
 def _explain(error: Any) -> tuple[str, str]:
-    """Return the path to what does not fit, as ``.user.id``, and the reason, which repeats no value but enums'."""
+    """Return the path to what does not fit, as ``.user.id``, and the reason, which repeats no value: it is logged."""
     if hasattr(error, "errors"):  # pydantic's own text repeats its input
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         return "".join(f".{part}" for part in first["loc"]), first["msg"]
     if isinstance(error, RecursionError):
         return "", "nested too deeply"
     reason, _, path = str(error).partition(" - at `$")
-    return path.removesuffix("`"), reason
+    return path.removesuffix("`"), _VALUE.sub(r"\1", reason)

@@ -40,6 +40,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
+from clstr._text import printable
+
 _NAMED_KEYS = 10  # in the text: a node may have thousands
 Fact = str | int | float | bool
 
@@ -62,6 +64,10 @@ class ClstrError(Exception):
         super().__init__(message)
         if maybe_executed is not None:
             self.maybe_executed = maybe_executed
+
+    def __str__(self) -> str:
+        # Part of it may come from a stranger: a peer's answer, a message's type, a header's name.
+        return printable(super().__str__())
 
     def details(self) -> dict[str, Fact]:
         """Return the facts by name, as they travel on the wire."""
