@@ -73,6 +73,10 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
         if self.is_revoked:
             raise refuse(NotOwnerError(self.envelope.shard))
 
+    def belongs_to(self, owner: object) -> bool:  # noqa: ARG002 -- for those that override it
+        """Tell whether it is handled by ``owner``, the dispatcher of a transport."""
+        return False
+
     def holds(self) -> Callable[[int], bool]:
         """Return a function that tells whether what received this message still receives messages of a shard."""
         return _always

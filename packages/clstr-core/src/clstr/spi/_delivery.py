@@ -68,6 +68,10 @@ class Delivery(Current, eq=False, kw_only=True):
         """Return the seconds until the handler is cancelled, at least 0."""
         return self.dispatcher.time_left(self)
 
+    def belongs_to(self, owner: object) -> bool:
+        """Tell whether it is handled by ``owner``."""
+        return self.dispatcher is owner
+
     def holds(self) -> Callable[[int], bool]:
         """Return a function that tells whether the subscription still holds a shard, and its transport is open."""
         return self.subscription.holds

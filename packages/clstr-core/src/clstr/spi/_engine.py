@@ -317,8 +317,13 @@ class Engine(Transport):
             RuntimeError: In another process, or on another loop, than it was opened in.
         """
         self._check_here()
-        if self.is_closing and (self._is_closed or self._own_delivery() is None):
+        if self.is_closing and (self._is_closed or not self._is_draining_here()):
             raise TransportClosedError
+
+    def _is_draining_here(self) -> bool:
+        """Tell whether this is called for a message of this transport: requests of draining handlers go on (T14)."""
+        inside = current()
+        return inside is not None and inside.belongs_to(self.dispatcher)
 
     def _check_here(self) -> None:
         if _forks.count != self._forks:
