@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 
@@ -32,6 +35,13 @@ class Put(msgspec.Struct, Message[str]):
 
 class Raw(msgspec.Struct):
     pass
+
+
+class Hiding:
+    """A decorator that is a class."""
+
+    def __init__(self, method: Any) -> None:  # Any: any method
+        self.method = method
 
 
 class Base(Actor):
@@ -138,6 +148,120 @@ def test_two_methods_for_one_type_are_a_mistake() -> None:
             @handles(Get)
             async def b(self, _message: Get, _context: Context) -> str:
                 return ""
+
+
+def guard(method: Any) -> Any:  # Any: any method
+    """A decorator as it should be."""
+
+    @functools.wraps(method)
+    async def inner(self: Actor, *arguments: object) -> Any:
+        if arguments and getattr(arguments[0], "is_forbidden", True):
+            raise PermissionError("not an admin")
+        return await method(self, *arguments)
+
+    return inner
+
+
+def hide(method: Any) -> Any:  # Any: any method
+    """A decorator that forgets what it decorates."""
+
+    async def inner(self: Actor, *arguments: object) -> Any:
+        return await method(self, *arguments)
+
+    return inner
+
+
+async def test_decorators_above_and_below_the_mark_run() -> None:
+    class Guarded(Actor):
+        @guard
+        @handles(Get)
+        async def get(self, _message: Get, _context: Context) -> str:
+            return "got"
+
+        @handles(Put)
+        @guard
+        async def put(self, _message: Put, _context: Context) -> str:
+            return "put"
+
+    class Derived(Guarded):
+        @guard
+        async def get(self, _message: Get, _context: Context) -> str:
+            return "override"
+
+    for cls in (Guarded, Derived):
+        for type_ in ("Get", "Put"):
+            with pytest.raises(PermissionError, match="not an admin"):
+                await ActorHandler(cls)(Envelope(shard=0, type=type_, data=b"{}", headers={KEY_HEADER: "a"}))
+
+
+@pytest.mark.parametrize("hidden_by", [hide, functools.partialmethod, Hiding], ids=["closure", "partial", "object"])
+@pytest.mark.parametrize("mark", [handles(Get), every(1)], ids=["handles", "every"])
+def test_a_decorator_that_hides_the_mark_is_a_mistake(hidden_by: Callable[..., Any], mark: Callable[..., Any]) -> None:
+    async def method(self: Actor, *_arguments: object) -> str:
+        return ""
+
+    with pytest.raises(TypeError, match=r"Hidden\.get handles nothing: a decorator above @handles or @every hides"):
+        type("Hidden", (Actor,), {"get": hidden_by(mark(method))})
+
+
+async def test_a_method_may_handle_several_types() -> None:
+    class Both(Actor):
+        @handles(Get)
+        @handles(Put)
+        async def either(self, message: Get | Put, _context: Context) -> str:
+            return type(message).__name__
+
+    for type_ in ("Get", "Put"):
+        answer = await ActorHandler(Both)(Envelope(shard=0, type=type_, data=b"{}", headers={KEY_HEADER: "a"}))
+        assert answer == f'"{type_}"'.encode()
+    with pytest.raises(TypeError, match=r"either handles 'Get' twice"):
+        handles(Get)(Both.either)
+
+
+def sync(_self: Actor) -> None: ...
+
+
+async def asynchronous(_self: Actor, _error: Exception) -> bool:
+    return True
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("on_start", sync, r"on_start must be an async method: write `async def`"),
+        ("on_stop", sync, r"on_stop must be an async method: write `async def`"),
+        ("on_error", asynchronous, r"on_error must not be async: it decides at once"),
+        ("timers", {}, r"timers is where clstr keeps what the class declares: call yours something else"),
+        ("routes", {}, r"routes is where clstr keeps what the class declares: call yours something else"),
+    ],
+    ids=["on_start", "on_stop", "on_error", "timers", "routes"],
+)
+def test_a_mistake_in_a_class_is_named(name: str, value: object, text: str) -> None:
+    with pytest.raises(TypeError, match=rf"Mistaken\.{text}"):
+        type("Mistaken", (Actor,), {name: value})
+
+
+@pytest.mark.parametrize("make_again", [attrs.define, dataclasses.dataclass(slots=True)], ids=["attrs", "dataclass"])
+async def test_a_class_that_a_decorator_makes_again_keeps_what_it_declares(make_again: Callable[..., Any]) -> None:
+    @make_again
+    class Made(Base):
+        count: int = 0
+
+    answer = await ActorHandler(Made)(Envelope(shard=0, type="Raw", data=b"{}", headers={KEY_HEADER: "a"}))
+    assert (answer, Made.timers) == (b"raw", {"tick": 3})
+
+
+async def test_attributes_of_an_actor_are_its_own_affair() -> None:
+    class Busy(Base):
+        async def on_start(self) -> None:
+            self.timers = {"mine": 1.0}  # type: ignore[misc]  # nothing keeps an actor from it
+            self.routes = {}  # type: ignore[misc]  # nothing keeps an actor from it
+
+    for create in (Busy, lambda _key: Busy()):
+        handler = ActorHandler(create)
+        answer = await handler(Envelope(shard=0, type="Raw", data=b"{}", headers={KEY_HEADER: "a"}))
+        assert answer == b"raw"
+        await handler.aclose()
 
 
 async def async_method(_self: Any, _message: Any, _context: Context) -> bytes:  # Any: any actor, any message

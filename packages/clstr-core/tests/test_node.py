@@ -827,10 +827,17 @@ class TestMistakes:
             assert node.shards == {1}
 
     async def test_a_handler_that_is_not_async_is_told_so(self, transport: Transport) -> None:
+        """At once, if it says what it returns."""
+
         def plain(_envelope: Envelope) -> bytes:
             return b"x"
 
-        async with Node(transport, plain, shards=[1]):  # type: ignore[arg-type]  # the mistake that this is about
+        def silent(_envelope: Envelope) -> Any:  # Any: the mistake that this is about
+            return b"x"
+
+        with pytest.raises(TypeError, match=r"the handler must be async, not .*plain: write `async def`"):
+            Node(transport, plain, shards=[1])  # type: ignore[arg-type]  # the mistake that this is about
+        async with Node(transport, silent, shards=[1]):
             with pytest.raises(HandlerError, match="the handler is not async: write `async def`"):
                 await transport.request(message())
 

@@ -197,6 +197,56 @@ def test_an_empty_reply_fits_bytes_and_none_alone() -> None:
         decode_reply(b"", Struct | None)
 
 
+@dataclasses.dataclass
+class Odd:
+    amount: int
+
+    def __post_init__(self) -> None:
+        _ = {"secret": 0}[str(self.amount)]
+
+
+class OddStruct(msgspec.Struct):
+    amount: int
+
+    def __post_init__(self) -> None:
+        _ = 1 // (self.amount - 5)
+
+
+class OddModel(pydantic.BaseModel):
+    amount: int
+
+    @pydantic.field_validator("amount")
+    @classmethod
+    def look_up(cls, value: int) -> int:
+        return {0: 1}[value]
+
+
+class Holder(msgspec.Struct):
+    model: OddModel
+
+
+@pytest.mark.parametrize(
+    ("data", "type_", "name"),
+    [
+        (b'{"amount":5}', Odd, "KeyError"),
+        (b'{"amount":5}', OddStruct, "ZeroDivisionError"),
+        (b'{"amount":5}', OddModel, "KeyError"),
+        (b'{"model":{"amount":5}}', Holder, "KeyError"),
+    ],
+    ids=["dataclass", "struct", "model", "model in struct"],
+)
+def test_a_validator_that_raises_something_odd_refuses_the_message_and_the_reply(
+    data: bytes, type_: Any, name: str
+) -> None:
+    """Nothing has run; and what it raised may hold the value."""
+    with pytest.raises(InvalidEnvelopeError, match=f"its validation raised {name}$") as refused:
+        decode_request(data, type_)
+    assert not refused.value.maybe_executed
+    assert type(refused.value.__cause__).__name__ == name
+    with pytest.raises(InvalidReplyError, match=f"its validation raised {name}$"):
+        decode_reply(data, type_)
+
+
 def test_bytes_are_the_reply_as_it_is() -> None:
     assert decode_reply(b'"\xff', bytes) == b'"\xff'
 

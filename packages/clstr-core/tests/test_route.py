@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from logging import Logger
 from typing import Any, Protocol
 
 import msgspec
@@ -20,6 +21,10 @@ Handling = Callable[..., AbstractContextManager[Current]]
 
 class User(msgspec.Struct):
     id: str
+
+
+class Special(User):
+    is_admin: bool = False
 
 
 class GetUser(msgspec.Struct, Message[User]):
@@ -77,6 +82,18 @@ def plain_function(_message: Any, _context: Context) -> bytes:
     return b""
 
 
+async def takes_no_context(_message: Any) -> bytes:
+    return b""
+
+
+async def returns_int(_message: Any, _context: Context) -> int:
+    return 1
+
+
+async def returns_user_or_int(_message: Any, _context: Context) -> User | int:
+    return 1
+
+
 @pytest.mark.parametrize(
     ("message", "reply", "handler", "error", "text"),
     [
@@ -85,8 +102,24 @@ def plain_function(_message: Any, _context: Context) -> bytes:
         (object, bytes, async_function, TypeError, "object"),
         (Raw, bytes, plain_function, TypeError, "the handler of Raw must be an async function"),
         (Raw, bytes, takes_forget, TypeError, "takes_forget takes a Forget, which no Raw is"),
+        (Raw, bytes, takes_no_context, TypeError, r"takes_no_context must take \(message, context\), not \(_message"),
+        (Raw, bytes, returns_int, TypeError, "returns_int returns int, but the reply to Raw is bytes"),
+        (GetUser, None, returns_int, TypeError, "returns_int returns int, but the reply to GetUser is User"),
+        (GetUser, None, returns_user_or_int, TypeError, "returns_user_or_int returns .*User | int, but the reply"),
+        (GetUser, Logger, async_function, TypeError, "Logger has no decoding"),
     ],
-    ids=["no class", "no reply type", "no message", "not async", "another message"],
+    ids=[
+        "no class",
+        "no reply type",
+        "no message",
+        "not async",
+        "another message",
+        "no context",
+        "no bytes",
+        "another reply",
+        "sometimes another reply",
+        "undecodable reply",
+    ],
 )
 def test_a_mistake_at_registration_is_named(
     message: Any, reply: Any, handler: Any, error: type[Exception], text: str
@@ -129,3 +162,20 @@ def test_a_parameter_that_may_get_the_message_is_left_alone() -> None:
     protocol.__annotations__["message"] = Speaks
     for handler in (base, local, union, anything, protocol, unknown, several, bare, async_function):
         _ = checked_route(Local, bytes)(handler)
+
+
+@pytest.mark.parametrize("result", [{"id": "7"}, User("7"), Special("7", True)], ids=["dict", "its own", "subclass"])
+async def test_a_result_that_can_be_read_as_the_reply_is_sent(result: Any) -> None:
+    async def get_user(_message: GetUser, _context: Context) -> Any:  # Any: what type checkers do not see
+        return result
+
+    assert await checked_route(GetUser, None)(get_user).answer(envelope("GetUser")) == msgspec.json.encode(result)
+
+
+@pytest.mark.parametrize("result", [None, 7, {"id": 7}, Raw, [User("7")]], ids=repr)
+async def test_a_result_of_another_type_is_the_handler_s_error_not_the_sender_s(result: Any) -> None:
+    async def get_user(_message: GetUser, _context: Context) -> Any:  # Any: what type checkers do not see
+        return result
+
+    with pytest.raises(TypeError, match=r"get_user returned a \w+, not a User|is a class: send an instance"):
+        await checked_route(GetUser, None)(get_user).answer(envelope("GetUser"))

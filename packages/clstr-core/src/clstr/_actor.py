@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import dataclasses
 import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, ClassVar, TypeVar, overload
 
 from clstr._context import set_current
+from clstr._declaration import declared, mark_route
 from clstr._message import Message, message_type, type_name
 from clstr._route import Context, Route, checked_route
 from clstr._stops import cancel_all
@@ -57,11 +57,7 @@ class Actor:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.routes, cls.timers = {}, {}
-        for base in reversed(cls.__mro__):  # those of every base, not only of the first
-            cls.routes.update(_overrides(base, cls.routes))
-            cls.routes.update(_routes_of(base))
-            cls.timers.update(_timers_of(base))
+        cls.routes, cls.timers = declared(cls)
 
     async def on_start(self) -> None:
         """Load the state. What it raises fails the message that it was started for, and the actor is forgotten."""
@@ -117,19 +113,22 @@ def handles(message: type[Any], *, reply: Any = None) -> Any:
     """
     Return a decorator that lets an async method of an `Actor` handle ``message``; as `Router.on`.
 
+    Further decorators may stand above or below it, if they use `functools.wraps`; those above run too. A method may
+    handle several types: give it the decorator once for each.
+
     Args:
         message: The class of the messages.
         reply: The type of the replies, if the class names none; ``bytes`` is sent as it is.
 
     Raises:
-        TypeError: The class cannot be decoded, the type of its reply is not known, or the method is not async or takes
-            messages of another class.
+        TypeError: The class or its reply cannot be decoded, the type of its reply is not known, or the method is not
+            async, does not take a message and a context, takes messages of another class, or returns another type.
         ValueError: The class's name on the wire is empty or holds control characters.
     """
     route_for = checked_route(message, reply, position=1)
 
     def mark(method: Any) -> Any:
-        method.clstr_route = (message_type(message), route_for(method))
+        mark_route(method, message_type(message), route_for(method))
         return method
 
     return mark
@@ -156,34 +155,3 @@ def every(seconds: float) -> Callable[[Callable[[Any], Awaitable[None]]], Callab
         return method
 
     return mark
-
-
-def _timers_of(cls: type) -> dict[str, float]:
-    return {name: value.clstr_every for name, value in vars(cls).items() if hasattr(value, "clstr_every")}
-
-
-def _overrides(cls: type, routes: dict[str, Route]) -> dict[str, Route]:
-    """Return the routes of its bases whose methods ``cls`` has again, without saying anew what they handle."""
-    overrides: dict[str, Route] = {}
-    for type_, route in routes.items():
-        method: Any = vars(cls).get(route.handler.__name__)
-        if method is not None and not hasattr(method, "clstr_route"):
-            if not inspect.iscoroutinefunction(method):
-                raise TypeError(
-                    f"{cls.__name__}.{route.handler.__name__} handles {type_!r}: it must be an async method"
-                )
-            overrides[type_] = dataclasses.replace(route, handler=method)
-    return overrides
-
-
-def _routes_of(cls: type) -> dict[str, Route]:
-    routes: dict[str, Route] = {}
-    for name, value in vars(cls).items():
-        marked = getattr(value, "clstr_route", None)
-        if marked is None:
-            continue
-        type_, route = marked
-        if type_ in routes:
-            raise TypeError(f"{cls.__name__}.{name} handles {type_!r}, which another method of it handles already")
-        routes[type_] = route
-    return routes

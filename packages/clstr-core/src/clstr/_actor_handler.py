@@ -279,13 +279,13 @@ class ActorHandler:
     async def _started(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> tuple[Actor, Call]:
         """Return the key's actor, started if need be, and what ``envelope`` calls, which is refused before a start."""
         if cell.actor is not None:
-            return cell.actor, call or find(cell.actor.routes, envelope)
+            return cell.actor, call or find(type(cell.actor).routes, envelope)
         if not self._room.try_enter():  # `_make_room` saw to it that a place becomes free
             await self._room.enter()
         try:
             actor = await self._make(key)
             try:
-                call = call or find(actor.routes, envelope)
+                call = call or find(type(actor).routes, envelope)
                 await actor.on_start()
             except BaseException:
                 await actor.cancel_tasks()

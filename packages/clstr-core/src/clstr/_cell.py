@@ -91,7 +91,7 @@ class Cell:
         self.actor = actor
         self.is_stored = True
         self._holds = holds
-        timers = actor.timers.items()
+        timers = type(actor).timers.items()
         self._timers = tuple(
             Timer(actor, name, seconds, self.turns, is_held=self.is_held, context=self.context)
             for name, seconds in timers

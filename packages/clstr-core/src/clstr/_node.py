@@ -15,6 +15,7 @@ from clstr._context import current, refuse, set_current_node_id
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._handler_metrics import HandlerMetrics, is_refusal
 from clstr._hashing import check_node_id, shard_for_key, shards_for_node
+from clstr._hints import check_async
 from clstr._metrics import Metrics, NoMetrics
 from clstr._middleware import Middleware, check_middleware, wrap
 from clstr._namesake import refuse_namesake
@@ -410,6 +411,7 @@ def _check_parts(transport: object, handler: object) -> None:
         )
     if not callable(handler):
         raise TypeError(f"handler must be an async function of an envelope, not {type(handler).__name__}")
+    check_async(handler, "the handler")
 
 
 def _initial_shards(

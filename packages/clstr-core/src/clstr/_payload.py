@@ -20,8 +20,9 @@ from clstr.errors import InvalidEnvelopeError, InvalidReplyError
 T = TypeVar("T")
 Decoder = Callable[[bytes], Any]
 
-# MsgspecError is malformed JSON or a wrong type, ValueError what pydantic, validators and UTF-8 say.
-_DECODE_ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)
+# MsgspecError is malformed JSON or a wrong type, ValueError what pydantic, validators and UTF-8 say. Validators are
+# user code, which may raise anything; of that the text is not repeated, since it may hold the value.
+_EXPLAINED = (msgspec.MsgspecError, ValueError)
 _NONE = type(None)
 _VALUE = re.compile(r"^(Invalid (?:enum )?value) .*", re.DOTALL)  # msgspec's text for enums, literals and tags
 
@@ -59,7 +60,7 @@ def decode_request(data: bytes, type_: Any) -> Any:
     decoder = _decoder(type_)
     try:
         return decoder(data)
-    except _DECODE_ERRORS as error:
+    except Exception as error:
         path, reason = _explain(error)
         raise InvalidEnvelopeError(f"data{path}", f"is not a {type_name(type_)}: {reason}") from error
 
@@ -87,7 +88,7 @@ def decode_reply(data: bytes, type_: Any) -> Any:
         raise InvalidReplyError(f"the reply is empty, expected a {type_name(type_)}: reply=bytes takes anything")
     try:
         return decoder(data)
-    except _DECODE_ERRORS as error:
+    except Exception as error:
         path, reason = _explain(error)
         where = f" at {path.removeprefix('.')}" if path else ""
         raise InvalidReplyError(f"the reply is not a {type_name(type_)}: {reason}{where}") from error
@@ -158,5 +159,7 @@ def _explain(error: Any) -> tuple[str, str]:
         return "".join(f".{part}" for part in first["loc"]), first["msg"]
     if isinstance(error, RecursionError):
         return "", "nested too deeply"
+    if not isinstance(error, _EXPLAINED):
+        return "", f"its validation raised {type(error).__name__}"
     reason, _, path = str(error).partition(" - at `$")
     return path.removesuffix("`"), _VALUE.sub(r"\1", reason)

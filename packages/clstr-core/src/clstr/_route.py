@@ -13,9 +13,10 @@ import msgspec
 
 from clstr._context import current, current_node_id, refuse
 from clstr._envelope import Envelope
+from clstr._hints import annotation, classes_of, is_never
 from clstr._message import message_type, reply_type, type_name
-from clstr._payload import check_reply_type, decode_request, encode
-from clstr.errors import InvalidEnvelopeError, UnknownMessageError
+from clstr._payload import check_reply_type, decode_reply, decode_request, encode
+from clstr.errors import InvalidEnvelopeError, InvalidReplyError, UnknownMessageError
 
 _logger = logging.getLogger("clstr.handler")
 
@@ -68,11 +69,13 @@ class Route:
         message: The class that payloads are decoded as.
         reply: The type of the reply; ``bytes`` is sent as it is.
         handler: Gets the message and its context.
+        classes: What its results are instances of, if that is known.
     """
 
     message: Any
     reply: Any
     handler: Callable[..., Awaitable[Any]]
+    classes: tuple[type, ...] | None = None
 
     async def answer(self, envelope: Envelope) -> bytes | None:
         """Decode, handle, encode."""
@@ -90,8 +93,27 @@ class Route:
         return Context(envelope, current_node_id())
 
     def encode(self, result: Any) -> bytes | None:
-        """Return the reply's payload."""
-        return result if self.reply is bytes else encode(result)
+        """
+        Return the reply's payload.
+
+        Raises:
+            TypeError: The handler returned something else than it declares, which the sender could not read.
+        """
+        if self.reply is bytes:
+            return result  # type: ignore[no-any-return]  # the node checks it
+        if self.classes is None or isinstance(result, self.classes):
+            return encode(result)
+        return self._encode_other(result)
+
+    def _encode_other(self, result: Any) -> bytes:
+        """Encode what is of another type: a dict may say the same as a struct, so ask whether it can be read."""
+        payload = encode(result)
+        try:
+            decode_reply(payload, self.reply)
+        except InvalidReplyError as error:
+            name, given = getattr(self.handler, "__qualname__", self.handler), type_name(type(result))
+            raise TypeError(f"{name} returned a {given}, not a {type_name(self.reply)}") from error
+        return payload
 
 
 Call = tuple[Route, Any]  # the function for a message, and the message, decoded
@@ -129,16 +151,41 @@ def checked_route(
         raise TypeError(f"the type of the reply to {name} is not known: derive from clstr.Message[...] or pass reply=")
     message_type(message)
     check_reply_type(message)
+    if expected is not bytes:
+        check_reply_type(expected)
 
     def make(handler: Callable[[Any, Context], Awaitable[Any]]) -> Route:
         if not inspect.iscoroutinefunction(handler):
             raise TypeError(f"the handler of {type_name(message)} must be an async function, not {handler!r}")
-        annotation = _annotation(handler, position)
-        if not _takes(annotation, message):
-            raise TypeError(f"{handler.__qualname__} takes a {type_name(annotation)}, which no {type_name(message)} is")
-        return Route(message, expected, handler)
+        taken = _annotation(handler, position)
+        if not _takes(taken, message):
+            raise TypeError(f"{handler.__qualname__} takes a {type_name(taken)}, which no {type_name(message)} is")
+        _check_parameters(handler, position)
+        _check_returned(handler, message, expected)
+        return Route(message, expected, handler, classes_of(expected))
 
     return make
+
+
+def _check_parameters(handler: Callable[..., Any], position: int) -> None:
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:  # it has none that is known
+        return
+    try:
+        signature.bind(*[None] * (position + 2))
+    except TypeError as error:
+        example = "self, message, context" if position else "message, context"
+        raise TypeError(f"{handler.__qualname__} must take ({example}), not {signature}") from error
+
+
+def _check_returned(handler: Callable[..., Any], message: Any, expected: Any) -> None:
+    returned = annotation(handler, "return")
+    if is_never(returned, bytes | None if expected is bytes else expected):
+        raise TypeError(
+            f"{handler.__qualname__} returns {type_name(returned)}, but the reply to {type_name(message)} is "
+            f"{type_name(expected)}"
+        )
 
 
 def _annotation(handler: Callable[..., Any], position: int) -> Any:

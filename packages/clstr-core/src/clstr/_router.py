@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, Protocol, TypeVar, overload
 
 from clstr._envelope import Envelope
+from clstr._hints import check_async
 from clstr._message import Message, message_type
 from clstr._route import Context, checked_route, unknown_message
 from clstr.abc import Handler
@@ -101,6 +102,7 @@ class Router:
         """
         if not callable(handler):
             raise TypeError(f"fallback must be an async function of an envelope, not {handler!r}")
+        check_async(handler, "the fallback")
         if self._fallback is not None:
             raise ValueError("there is a fallback already")
         self._fallback = handler

@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from clstr._context import current
 from clstr._envelope import Envelope
+from clstr._hints import check_async
 from clstr._limits import Limits
 from clstr._wire import CODECS
 from clstr.abc import CloseReport, Handler, ReleaseReport, Transport
@@ -174,6 +175,7 @@ class Engine(Transport):
         """
         if not callable(handler):
             raise TypeError(f"handler must be an async function, not {handler!r}")
+        check_async(handler, "the handler")
         subscription = EngineSubscription(self, handler)
         await subscription.add(shards)
         return subscription
