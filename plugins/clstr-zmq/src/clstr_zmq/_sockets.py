@@ -12,6 +12,7 @@ from zmq.utils.monitor import parse_monitor_message
 
 from clstr.errors import TransportUnavailableError
 from clstr_zmq._counters import Counters
+from clstr_zmq._forks import close_in_children
 from clstr_zmq._protocol import Place
 from clstr_zmq._wire import Receive, Wire
 
@@ -60,12 +61,14 @@ class Dealer:
         wire: For messages.
         monitor: Tells what becomes of the connection.
         socket: The wire's.
+        closed: Called when it is closed.
     """
 
-    def __init__(self, wire: Wire, monitor: Wire, socket: zmq.Socket[bytes]) -> None:
+    def __init__(self, wire: Wire, monitor: Wire, socket: zmq.Socket[bytes], closed: Callable[[Wire], None]) -> None:
         self._wire = wire
         self._monitor = monitor
         self._socket = socket
+        self._closed = closed
 
     def send(self, message: bytes) -> bool:
         """Send; ``False`` if there is no connection, or no room."""
@@ -81,6 +84,7 @@ class Dealer:
             self._socket.disable_monitor()
             self._monitor.close()
             self._wire.close(linger)
+            self._closed(self._wire)
 
 
 class Sockets:
@@ -91,6 +95,10 @@ class Sockets:
         max_bytes: The largest body that is received.
         counters: Where missed wake-ups are counted.
         logger: Told of defects.
+
+    Attributes:
+        bound: The endpoints that are bound.
+        dialled: The endpoint of each dealer.
     """
 
     def __init__(self, max_bytes: int, counters: Counters, logger: logging.Logger) -> None:
@@ -103,6 +111,9 @@ class Sockets:
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
         self._checks = self._loop.call_later(CHECK_INTERVAL, self._check)
         self._ended: asyncio.Future[None] | None = None
+        self.bound: set[str] = set()
+        self.dialled: dict[Wire, str] = {}
+        close_in_children(self)
 
     def router(self, endpoint: str, receive: Receive, secure: Callable[[zmq.Socket[bytes]], None]) -> tuple[Wire, str]:
         """
@@ -121,6 +132,7 @@ class Sockets:
             socket.close(0)
             raise TransportUnavailableError(f"cannot bind {endpoint}: {error.strerror}") from error
         bound = cast("bytes", socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
+        self.bound.add(bound)
         return self._wire(socket, receive), bound
 
     def dealer(
@@ -159,7 +171,8 @@ class Sockets:
             socket.connect(place.address)
         except zmq.ZMQError as error:  # no such address at all
             self._loop.call_soon(user.lost, str(error.strerror))
-        return Dealer(wire, monitor, socket)
+        self.dialled[wire] = place.address
+        return Dealer(wire, monitor, socket, self._forget)
 
     def zap(self, receive: Receive) -> Wire:
         """Bind what ZeroMQ asks whether a key may connect."""
@@ -174,6 +187,8 @@ class Sockets:
         for wire in self._wires:
             wire.close(LINGER)
         self._wires.clear()
+        self.bound.clear()
+        self.dialled.clear()
         self._ended = self._loop.run_in_executor(None, self._context.term)
 
     async def wait_closed(self) -> None:
@@ -201,6 +216,9 @@ class Sockets:
         wire = Wire(socket, receive, self._counters, self._logger)
         self._wires.add(wire)
         return wire
+
+    def _forget(self, wire: Wire) -> None:
+        self.dialled.pop(wire, None)
 
     def _check(self) -> None:
         self._wires = {wire for wire in self._wires if not wire.is_closed}
