@@ -11,8 +11,9 @@ import pytest
 import clstr
 from clstr.spi import Engine, Limits
 from clstr_zmq import _directory
-from clstr_zmq._directory import Directory, Seed, look_up
+from clstr_zmq._directory import Directory, Seed
 from clstr_zmq._link import ZmqLink
+from clstr_zmq._names import new_lookup
 from clstr_zmq._options import Bind, Options
 from clstr_zmq._outbox import Outbox
 from clstr_zmq._protocol import MAX_PLACES, Place
@@ -131,7 +132,7 @@ async def test_a_name_server_that_does_not_answer_does_not_keep_a_peer_from_open
 
 
 async def test_the_system_is_asked_for_every_address() -> None:
-    assert "127.0.0.1" in await look_up("localhost", 5555)
+    assert "127.0.0.1" in await new_lookup()("localhost", 5555)
 
 
 class FakeOutbox:
@@ -154,7 +155,7 @@ def new_directory(*seeds: Seed) -> tuple[Directory, dict[str, FakeOutbox]]:
         outbox = made[place.address] = FakeOutbox(place)
         return outbox  # type: ignore[return-value]  # it is called for nothing else
 
-    return Directory(seeds, new_outbox, lambda: None, LOGGER), made
+    return Directory(seeds, new_outbox, lambda: None, LOGGER, Names()), made
 
 
 async def test_each_place_is_dialled_once_and_ones_own_never() -> None:

@@ -54,7 +54,7 @@ HELLO = Hello(cluster="c", peer_id="p", epoch=2**62, inbox=PLACE, max_bytes=1)
         Ack(number=4),
         Ping(number=5),
         Pong(number=6),
-        TooLarge(token=7, size=8),
+        TooLarge(token=2**64 - 1, size=8),
         Bye(),
     ],
     ids=repr,

@@ -9,8 +9,8 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 import zmq
 
+import clstr
 from clstr_zmq._counters import Counters
-from clstr_zmq._protocol import Place
 from clstr_zmq._sockets import Sockets, set_nothing
 
 NewPort = Callable[[], int]
@@ -51,14 +51,14 @@ async def sockets() -> AsyncIterator[Sockets]:
 async def test_nothing_is_kept_for_an_inbox_that_is_not_there(sockets: Sockets, new_port: NewPort) -> None:
     """Whoever binds there later gets none of it, and no connection by itself."""
     port, user = new_port(), User()
-    dealer = sockets.dealer(Place(address=f"tcp://127.0.0.1:{port}"), user, set_nothing)
+    dealer = sockets.dealer(f"tcp://127.0.0.1:{port}", user, set_nothing)
     assert not dealer.send(b"early")
     assert await user.event() == "lost: nobody listens there"
     got: asyncio.Queue[bytes] = asyncio.Queue()
     sockets.router(f"tcp://127.0.0.1:{port}", lambda frames: got.put_nowait(frames[1].bytes), set_nothing)
     assert not dealer.send(b"late")
     other = User()
-    second = sockets.dealer(Place(address=f"tcp://127.0.0.1:{port}"), other, set_nothing)
+    second = sockets.dealer(f"tcp://127.0.0.1:{port}", other, set_nothing)
     assert await other.event() == "connected"
     assert second.send(b"now")
     async with asyncio.timeout(10):
@@ -71,7 +71,7 @@ async def test_a_connection_that_ends_is_not_made_again(sockets: Sockets, new_po
     port, user = new_port(), User()
     other = Sockets(1000, Counters(), logging.getLogger("test"))
     other.router(f"tcp://127.0.0.1:{port}", lambda frames: None, set_nothing)
-    dealer = sockets.dealer(Place(address=f"tcp://127.0.0.1:{port}"), user, set_nothing)
+    dealer = sockets.dealer(f"tcp://127.0.0.1:{port}", user, set_nothing)
     assert await user.event() == "connected"
     other.close()
     await other.wait_closed()
@@ -81,10 +81,9 @@ async def test_a_connection_that_ends_is_not_made_again(sockets: Sockets, new_po
     dealer.close()
 
 
-async def test_a_place_that_zeromq_does_not_understand_is_lost(sockets: Sockets) -> None:
-    user = User()
-    sockets.dealer(Place(address="tcp://no such host:1"), user, set_nothing)
-    assert (await user.event()).startswith("lost: ")
+async def test_an_endpoint_that_zeromq_does_not_understand_is_an_error(sockets: Sockets) -> None:
+    with pytest.raises(clstr.TransportUnavailableError, match="cannot connect to tcp://no such host:1: Invalid"):
+        sockets.dealer("tcp://no such host:1", User(), set_nothing)
 
 
 async def test_sockets_that_were_never_opened_can_be_closed(sockets: Sockets) -> None:

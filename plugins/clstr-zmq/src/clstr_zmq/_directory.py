@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-import socket
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from clstr_zmq._names import Lookup, is_address, tcp_endpoint
 from clstr_zmq._outbox import PATIENCE, Outbox
 from clstr_zmq._protocol import MAX_PLACES, Place
 
 LOOKUP_INTERVAL = 10.0  # seconds between two look-ups of the URL's names
 FORGET_AFTER = 600.0  # seconds without a connection after which a peer that the URL does not name is given up
-Lookup = Callable[[str, int], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +34,6 @@ class Seed:
     key: str = ""
 
 
-async def look_up(host: str, port: int) -> list[str]:
-    """Return every address of ``host``."""
-    loop = asyncio.get_running_loop()
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return sorted({str(entry[4][0]) for entry in found})
-
-
 class Directory:
     """
     Keeps an outbox for each inbox.
@@ -60,7 +52,7 @@ class Directory:
         new_outbox: Callable[[Place], Outbox],
         settled: Callable[[], None],
         logger: logging.Logger,
-        lookup: Lookup = look_up,
+        lookup: Lookup,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._seeds = list(seeds)
@@ -86,7 +78,7 @@ class Directory:
     def start(self) -> None:
         """Begin to look up and to connect."""
         for seed in self._seeds:
-            if seed.path or _is_address(seed.host):
+            if seed.path or is_address(seed.host):
                 self._name(seed, [seed.host])
         names = [seed for seed in self._seeds if seed in self._unanswered]
         if names:
@@ -140,8 +132,7 @@ class Directory:
 
     async def _keep_looking(self, seeds: list[Seed]) -> None:
         while True:
-            for seed in seeds:
-                await self._look_up(seed)
+            await asyncio.gather(*map(self._look_up, seeds))  # a slow name keeps no other one waiting
             await asyncio.sleep(LOOKUP_INTERVAL)
 
     async def _look_up(self, seed: Seed) -> None:
@@ -170,15 +161,7 @@ class Directory:
             self._answer(seed)
 
 
-def _is_address(host: str) -> bool:
-    try:
-        socket.getaddrinfo(host, None, flags=socket.AI_NUMERICHOST)
-    except OSError:
-        return False
-    return True
-
-
 def _address(seed: Seed, host: str) -> str:
     if seed.path:
         return f"ipc://{seed.path}"
-    return f"tcp://[{host}]:{seed.port}" if ":" in host else f"tcp://{host}:{seed.port}"
+    return tcp_endpoint(host, seed.port)

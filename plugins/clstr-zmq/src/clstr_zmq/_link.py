@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import socket
 from collections.abc import Iterable, Sequence
 
 import zmq
@@ -18,10 +19,11 @@ from clstr.errors import (
 from clstr.spi import Link, Route, Sink
 from clstr_zmq._counters import Counters
 from clstr_zmq._curve import Security
-from clstr_zmq._directory import Directory, Lookup, look_up
+from clstr_zmq._directory import Directory
 from clstr_zmq._here import Here, ToHere
 from clstr_zmq._identity import Identity
 from clstr_zmq._inbox import Inbox, To
+from clstr_zmq._names import Lookup, host_and_port, new_lookup, tcp_endpoint
 from clstr_zmq._options import Bind, Options
 from clstr_zmq._outbox import Outbox
 from clstr_zmq._protocol import MAX_PLACES, Drops, Hello, Holds, Place, Refused
@@ -42,12 +44,13 @@ class ZmqLink(Link):
         epoch: Which life of it this is.
         max_bytes: The largest body that it takes.
         logger: Where it says who comes and goes.
-        lookup: Resolves the URL's names.
+        lookup: Resolves names; by default the system does, in threads of its own.
 
     Attributes:
         sink: The engine's side.
         me: Who this peer is.
         counters: What happened beside what the engine counts.
+        lookup: Resolves names.
     """
 
     sink: Sink
@@ -61,7 +64,7 @@ class ZmqLink(Link):
         epoch: int,
         max_bytes: int,
         logger: logging.Logger,
-        lookup: Lookup = look_up,
+        lookup: Lookup | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._options = options
@@ -70,7 +73,8 @@ class ZmqLink(Link):
         self._epoch = epoch
         self._max_bytes = max_bytes
         self._routes = Routes[Outbox | Here]()
-        self._directory = Directory(options.seeds, self._new_outbox, self.settled, logger, lookup)
+        self.lookup: Lookup = lookup or new_lookup()
+        self._directory = Directory(options.seeds, self._new_outbox, self.settled, logger, self.lookup)
         self._here = Here()
         self._sockets: Sockets | None = None
         self._inbox: Inbox | None = None
@@ -93,21 +97,34 @@ class ZmqLink(Link):
         if self._options.bind is None:
             self._identify(None)
         else:
-            self._directory.is_own(self._bind(self._options.bind).address)
+            self._directory.is_own((await self._bind(self._options.bind)).address)
         self._beats = self._loop.call_later(self._options.heartbeat, self._beat, context=contextvars.Context())
         self._directory.start()
         await self._settle()
         self._is_open = True
 
-    def _bind(self, bind: Bind) -> Place:
+    async def _bind(self, bind: Bind) -> Place:
         """Make the inbox; what arrives is read in the next tick at the earliest."""
         assert self._sockets is not None  # noqa: S101 -- `open` made it
         bind.check_free()
-        wire, endpoint = self._sockets.router(bind.endpoint, self._receive, self._security.guard)
+        bindable = await self._with_address(bind.endpoint)
+        wire, endpoint = self._sockets.router(bindable, self._receive, self._security.guard)
         place = Place(address=bind.advertised(endpoint), key=self._security.public_key)
         self._identify(place)
         self._inbox = Inbox(wire, place, self.me, self, counters=self.counters, logger=self._logger)
         return place
+
+    async def _with_address(self, endpoint: str) -> str:
+        """Return ``endpoint`` with an address in place of its host's name; interfaces' names are left to ZeroMQ."""
+        host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+        named = host_and_port(f"tcp://{host}:0") if endpoint.startswith("tcp://") else None
+        if named is None or host == "*" or host in {name for _, name in socket.if_nameindex()}:
+            return endpoint
+        try:
+            addresses = await self.lookup(*named)
+        except OSError as error:
+            raise TransportUnavailableError(f"cannot bind {endpoint}: {error}") from error
+        return tcp_endpoint(min(addresses, key=lambda each: ":" in each), port)  # IPv4 first, as ZeroMQ itself
 
     def _receive(self, frames: list[zmq.Frame]) -> None:
         assert self._inbox is not None  # noqa: S101 -- it is made in the tick that binds it
@@ -232,10 +249,10 @@ class ZmqLink(Link):
     def _new_outbox(self, place: Place) -> Outbox:
         return Outbox(place, self, self._logger)
 
-    def dial(self, outbox: Outbox) -> Dealer:
-        """Begin to connect."""
+    def dial(self, outbox: Outbox, endpoint: str) -> Dealer:
+        """Begin to connect to one endpoint of an outbox's place."""
         assert self._sockets is not None  # noqa: S101 -- there are no outboxes before `open`
-        return self._sockets.dealer(outbox.place, outbox, self._security.credentials(outbox.place.key))
+        return self._sockets.dealer(endpoint, outbox, self._security.credentials(outbox.place.key))
 
     def welcomed(self, outbox: Outbox) -> None:
         """An outbox may be written to, unless its peer is this one, or has another outbox."""

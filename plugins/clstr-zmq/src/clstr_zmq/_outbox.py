@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import itertools
 import logging
+from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 
@@ -15,6 +17,7 @@ from clstr.spi import Sink, unpack
 from clstr_zmq._connection import Connection
 from clstr_zmq._guests import MISSED_HEARTBEATS
 from clstr_zmq._identity import Identity
+from clstr_zmq._names import Lookup, host_and_port, tcp_endpoint
 from clstr_zmq._protocol import (
     MAX_SHARDS,
     Ack,
@@ -36,6 +39,7 @@ from clstr_zmq._protocol import (
 from clstr_zmq._sockets import Dealer
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect
+DIAL_TIMEOUT = 5.0  # seconds; ZeroMQ has 2 to connect and 2 to shake hands, and says nothing if it has no descriptor
 PATIENCE = 1.0  # seconds in which a peer that was just heard of may still turn out to hold a shard
 
 
@@ -44,9 +48,15 @@ class Caller(Protocol):
 
     sink: Sink
     me: Identity
+    lookup: Lookup
 
-    def dial(self, outbox: Outbox) -> Dealer:
-        """Begin to connect."""
+    def dial(self, outbox: Outbox, endpoint: str) -> Dealer:
+        """
+        Begin to connect to one endpoint of its place.
+
+        Raises:
+            TransportUnavailableError: That failed at once.
+        """
 
     def welcomed(self, outbox: Outbox) -> None:
         """It may be written to."""
@@ -102,7 +112,10 @@ class Outbox:
         self._was_heard = False
         self._misses = 0
         self._pause = FIRST_PAUSE
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None  # ends a dial, or the pause before one
+        self._lookup: asyncio.Task[None] | None = None
+        self._endpoints: deque[str] = deque()  # of the place's host, that are still to be tried
+        self._endpoint: str = ""  # the last one that was tried
         self.place: Place = place
         self.peer: Welcome | None = None
         self.shards: set[int] = set()
@@ -116,15 +129,50 @@ class Outbox:
 
     def dial(self) -> None:
         """Connect, unless that is under way, or another outbox of the same peer lives."""
+        if self._connection is not None or self._lookup is not None or self.twin is not None:
+            return
         self._stop_timer()
-        if self._connection is None and self.twin is None:
-            self._misses, self._was_heard = 0, False
-            dealer = self._caller.dial(self)
-            self._connection = Connection(dealer, self.place.address, self._caller.sink, self.lost)
+        named = host_and_port(self.place.address)
+        if self._endpoints:
+            self._connect(self._endpoints.popleft())
+        elif named is None:
+            self._connect(self.place.address)
+        else:
+            self._lookup = self._loop.create_task(self._look_up(*named), context=contextvars.Context())
+
+    async def _look_up(self, host: str, port: int) -> None:
+        """Look up the place's name, each time anew: it may have moved. The address that was used last comes first."""
+        try:
+            found = [tcp_endpoint(address, port) for address in await self._caller.lookup(host, port)]
+        except OSError as error:
+            self._lookup = None
+            self._failed(f"cannot look up {host}: {error.strerror or error}")
+        else:
+            self._lookup = None
+            self._endpoints.extend(sorted(found, key=lambda endpoint: endpoint != self._endpoint))
+            self.dial()
+
+    def _connect(self, endpoint: str) -> None:
+        self._misses, self._was_heard, self._endpoint = 0, False, endpoint
+        try:
+            dealer = self._caller.dial(self, endpoint)
+        except TransportUnavailableError as error:
+            self._failed(str(error))
+            return
+        self._connection = Connection(dealer, self.place.address, self._caller.sink, self.lost)
+        self._timer = self._loop.call_later(DIAL_TIMEOUT, self.lost, f"no connection within {DIAL_TIMEOUT:g} s")
+
+    def _failed(self, problem: str) -> None:
+        """Not even an attempt to connect was possible: log that once, and try again after a pause."""
+        if problem != self.problem:
+            self.problem = problem
+            self._logger.warning("%s: %s; this is tried again", self.place.address, problem)
+        self.dial_later()
 
     def connected(self) -> None:
         """There is a connection: say who this is."""
         if self._connection is not None:
+            self._stop_timer()
             self._connection.say(self._caller.me.hello())
 
     def denied(self, reason: str) -> None:
@@ -132,11 +180,16 @@ class Outbox:
         self._caller.refused(self, Refused(code="key", reason=reason))
 
     def lost(self, reason: str) -> None:
-        """There is no connection, or none any more: dial again after a pause."""
+        """There is no connection, or none any more: try the host's next address, or dial again after a pause."""
         if self._connection is None:
             return
+        untried = deque[str]() if self.peer is not None else self._endpoints
         self.hang_up(reason)
-        self.dial_later()
+        self._endpoints = untried
+        if untried:
+            self.dial()
+        else:
+            self.dial_later()
         self._caller.lost(self)
 
     def dial_later(self) -> None:
@@ -148,6 +201,10 @@ class Outbox:
     def hang_up(self, reason: str, *, is_polite: bool = False) -> None:
         """Close the connection, and do not dial again by itself."""
         self._stop_timer()
+        self._endpoints = deque()
+        if self._lookup is not None:
+            self._lookup.cancel()
+            self._lookup = None
         connection, self._connection = self._connection, None
         if connection is None:
             return

@@ -29,6 +29,7 @@ _REQUEST_HEAD = struct.Struct(">BQI")
 _ANSWER_HEAD = struct.Struct(">BQ")
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Token = Annotated[int, msgspec.Meta(ge=0)]  # 64 bits, which msgspec does not take as a bound
 Shards = Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]], msgspec.Meta(max_length=SHARDS_PER_FRAME)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
@@ -131,7 +132,7 @@ class Pong(_Message, frozen=True, tag=8):
 class TooLarge(_Message, frozen=True, tag=9):
     """The answer to this token is larger than the peer takes."""
 
-    token: Number
+    token: Token
     size: Number
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, cast
 
 import zmq
@@ -13,7 +14,6 @@ from zmq.utils.monitor import parse_monitor_message
 from clstr.errors import TransportUnavailableError
 from clstr_zmq._counters import Counters
 from clstr_zmq._forks import close_in_children
-from clstr_zmq._protocol import Place
 from clstr_zmq._wire import Receive, Wire
 
 CHECK_INTERVAL = 0.25  # seconds between two looks for wake-ups that did not come
@@ -122,38 +122,39 @@ class Sockets:
         Raises:
             TransportUnavailableError: The address is in use, or is none of this machine's.
         """
-        socket = self._socket(zmq.ROUTER, endpoint)
-        socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # without it what cannot be sent vanishes silently
-        socket.setsockopt(zmq.BACKLOG, 1024)
-        try:
+        with self._new_socket(zmq.ROUTER, endpoint, f"cannot bind {endpoint}") as socket:
+            socket.setsockopt(zmq.ROUTER_MANDATORY, 1)  # without it what cannot be sent vanishes silently
+            socket.setsockopt(zmq.BACKLOG, 1024)
             secure(socket)
             socket.bind(endpoint)
-        except zmq.ZMQError as error:
-            socket.close(0)
-            raise TransportUnavailableError(f"cannot bind {endpoint}: {error.strerror}") from error
         bound = cast("bytes", socket.getsockopt(zmq.LAST_ENDPOINT)).rstrip(b"\0").decode()
         self.bound.add(bound)
         return self._wire(socket, receive), bound
 
-    def dealer(
-        self,
-        place: Place,
-        user: DealerUser,
-        secure: Callable[[zmq.Socket[bytes]], None],
-    ) -> Dealer:
+    def dealer(self, endpoint: str, user: DealerUser, secure: Callable[[zmq.Socket[bytes]], None]) -> Dealer:
         """
         Begin to connect to an inbox.
 
         Args:
-            place: Where it is.
-            user: Gets what arrives, and is told what becomes of the connection.
+            endpoint: Where it is, with a numeric address.
+            user: Gets what arrives, and is told what becomes of the connection, unless a shortage in ZeroMQ's own
+                thread keeps it from trying.
             secure: Sets the options of CURVE.
+
+        Raises:
+            TransportUnavailableError: There is no such address, or no socket: descriptors have run out.
         """
-        socket = self._socket(zmq.DEALER, place.address)
-        socket.setsockopt(zmq.IMMEDIATE, 1)  # without it messages wait for whoever binds there one day
-        socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a connection that breaks is a new life, and ours to begin
-        socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
-        secure(socket)
+        with self._new_socket(zmq.DEALER, endpoint, f"cannot connect to {endpoint}") as socket:
+            socket.setsockopt(zmq.IMMEDIATE, 1)  # without it messages wait for whoever binds there one day
+            socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a connection that breaks is a new life, and ours to begin
+            socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
+            secure(socket)
+            watched = socket.get_monitor_socket(_WATCHED)
+            try:
+                socket.connect(endpoint)
+            except zmq.ZMQError:
+                watched.close(0)
+                raise
 
         def observe(frames: list[zmq.Frame]) -> None:
             event = zmq.Event(parse_monitor_message([frame.bytes for frame in frames])["event"])
@@ -166,19 +167,20 @@ class Sockets:
                 user.lost(_ENDED[event])
 
         wire = self._wire(socket, user.receive)
-        monitor = self._wire(socket.get_monitor_socket(_WATCHED), observe)
-        try:
-            socket.connect(place.address)
-        except zmq.ZMQError as error:  # no such address at all
-            self._loop.call_soon(user.lost, str(error.strerror))
-        self.dialled[wire] = place.address
+        monitor = self._wire(watched, observe)
+        self.dialled[wire] = endpoint
         return Dealer(wire, monitor, socket, self._forget)
 
     def zap(self, receive: Receive) -> Wire:
-        """Bind what ZeroMQ asks whether a key may connect."""
-        socket = self._context.socket(zmq.ROUTER)
-        socket.linger = 0
-        socket.bind("inproc://zeromq.zap.01")
+        """
+        Bind what ZeroMQ asks whether a key may connect.
+
+        Raises:
+            TransportUnavailableError: There is no socket: descriptors have run out.
+        """
+        endpoint = "inproc://zeromq.zap.01"
+        with self._new_socket(zmq.ROUTER, endpoint, "cannot check keys") as socket:
+            socket.bind(endpoint)
         return self._wire(socket, receive)
 
     def close(self) -> None:
@@ -196,8 +198,20 @@ class Sockets:
         if self._ended is not None:
             await asyncio.shield(self._ended)
 
-    def _socket(self, kind: int, endpoint: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(kind)
+    @contextmanager
+    def _new_socket(self, kind: int, endpoint: str, failure: str) -> Iterator[zmq.Socket[bytes]]:
+        """Make a socket; if that or the block fails, close it and raise ``TransportUnavailableError``."""
+        socket: zmq.Socket[bytes] | None = None
+        try:
+            socket = self._context.socket(kind)
+            self._set_options(socket, endpoint)
+            yield socket
+        except zmq.ZMQError as error:
+            if socket is not None:
+                socket.close(0)
+            raise TransportUnavailableError(f"{failure}: {error.strerror}") from error
+
+    def _set_options(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.linger = 0
         socket.setsockopt(zmq.MAXMSGSIZE, self._max_message)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
@@ -210,7 +224,6 @@ class Sockets:
         socket.setsockopt(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL)
         socket.setsockopt(zmq.TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT)
         socket.setsockopt(zmq.TCP_MAXRT, UNSENT_MS)
-        return socket
 
     def _wire(self, socket: zmq.Socket[bytes], receive: Receive) -> Wire:
         wire = Wire(socket, receive, self._counters, self._logger)
