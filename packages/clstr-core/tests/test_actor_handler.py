@@ -27,6 +27,7 @@ from clstr.errors import (
     CallCycleError,
     ClstrError,
     DrainingError,
+    HandlerTimeoutError,
     InvalidEnvelopeError,
     KeyRequiredError,
     MissingKeyHeaderError,
@@ -163,6 +164,11 @@ def ask(handler: ActorHandler, key: str, name: str, *chain: str, type_: str = "D
         return await handler(inside.envelope)
 
     return asyncio.create_task(call()), inside
+
+
+async def call_as(handler: ActorHandler, inside: Current) -> bytes | None:
+    set_current(inside)
+    return await handler(inside.envelope)
 
 
 async def refused(handling: Handling, handler: ActorHandler, envelope: Envelope, *chain: str) -> ClstrError:
@@ -754,6 +760,126 @@ async def test_on_error_may_have_the_actor_started_anew_for_the_next_message(wor
     assert (len(handler), world.live) == (0, 0)
 
 
+async def test_on_error_is_asked_when_a_message_was_cut_off_by_its_time(world: World) -> None:
+    """It was in the midst of something: its state may be half of what it should be."""
+
+    class Late(Asking):
+        left: float = 60.0
+
+        def timeout_error(self) -> HandlerTimeoutError | None:
+            return None if self.left else HandlerTimeoutError(1, 60.0)
+
+    handler = ActorHandler(Worker)
+    world.restarts = True
+    world.hold("a slow")
+    for left in (0.0, 5.0):
+        inside = Late(envelope=message("a", "slow"), left=left)
+        answer = asyncio.create_task(call_as(handler, inside))
+        await ticks()
+        answer.cancel()
+        await asyncio.wait([answer])
+        await ticks()
+        assert answer.cancelled()
+    late = HandlerTimeoutError(1, 60.0)
+    assert world.events == ["start a", "a slow", f"error {late}", "stop a", "start a", "a slow"]
+
+
+async def test_an_on_error_that_fails_ends_the_actor_and_the_message_has_its_own_error(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(Worker):
+        def on_error(self, error: Exception) -> bool:
+            raise RuntimeError("on_error is broken")
+
+    handler = ActorHandler(Broken)
+    with pytest.raises(ValueError, match="oh no"):
+        await handler(message("a", "oh no", "Fail"))
+    await ticks()
+    assert world.events == ["start a", "stop a"]
+    [record] = caplog.records
+    assert record.getMessage() == f"on_error of a {Broken.__qualname__} failed"
+
+
+def test_on_error_may_have_the_actor_restarted_for_periodic_work(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=None)
+        world.restarts = True
+        await handler(message("a"))
+        world.errors["tick a"] = ValueError("no")
+        await asyncio.sleep(11)
+        assert world.events == ["start a", "a x", "tick a", "error no", "stop a"]
+        await handler(message("a"))
+        await asyncio.sleep(6)
+        assert world.events[5:] == ["start a", "a x", "tick a"]
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
+async def test_nothing_can_be_spawned_when_an_actor_has_stopped_or_did_not_start() -> None:
+    actors: list[Actor] = []
+    spawned: list[asyncio.Task[None]] = []
+
+    class Spawning(Worker):
+        async def on_start(self) -> None:
+            actors.append(self)
+            await super().on_start()
+
+        async def on_stop(self) -> None:
+            spawned.append(self.spawn(asyncio.sleep(0)))  # in a stop it can
+            await super().on_stop()
+
+    handler = ActorHandler(Spawning)
+    await handler(message("a"))
+    await handler.aclose()
+    await asyncio.wait(spawned)
+    Worker.world.errors["start b"] = ValueError("no")
+    with pytest.raises(ValueError, match="no"):
+        await ActorHandler(Spawning)(message("b"))
+    for actor in actors:
+        with pytest.raises(RuntimeError, match="Spawning has stopped"):
+            _ = actor.spawn(asyncio.sleep(0))
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+@pytest.mark.parametrize(
+    ("stop", "why"),
+    [
+        ("idle", "it was idle"),
+        ("eviction", "another actor needed its place"),
+        ("release", "its shard was released, or its handler closed"),
+    ],
+)
+def test_that_spawned_tasks_were_cancelled_is_logged_once_a_second(
+    caplog: pytest.LogCaptureFixture, stop: str, why: str
+) -> None:
+    class Busy(Worker):
+        async def on_start(self) -> None:
+            await super().on_start()
+            for _ in range(2):
+                _ = self.spawn(asyncio.sleep(1000))
+
+    async def run() -> None:
+        handler = ActorHandler(Busy, idle_after=60, max_actors=2)
+        for key in "ab":
+            await handler(message(key))
+        if stop == "idle":
+            await asyncio.sleep(61)
+        elif stop == "eviction":
+            for key in "cd":
+                await handler(message(key))
+            await asyncio.sleep(2)
+        await handler.aclose()
+
+    in_virtual_time(run())
+    said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    text = f"2 spawned tasks were cancelled since the last such line, now those of a {Busy.__qualname__}"
+    assert said[0] == f"{text}, which stopped: {why}"
+    assert len(said) == 1 + (stop == "eviction")
+    if stop == "eviction":
+        assert said[1].startswith("4 spawned tasks")
+
+
 async def test_who_gives_a_failed_message_up_does_not_cancel_the_restart(world: World) -> None:
     """And no message comes between the failure and the stop."""
     handler = ActorHandler(Worker)
@@ -1241,7 +1367,8 @@ def test_work_and_a_task_and_a_stop_that_ignore_cancellation_cost_a_bounded_time
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith("1 tasks of a ")
     assert said[0].endswith("Stubborn ignore cancellation")
-    assert said[1] == "the stop of key 'a' ignores its cancellation: nothing waits for it any longer"
+    assert said[1].startswith("1 spawned tasks were cancelled")
+    assert said[2] == "the stop of key 'a' ignores its cancellation: nothing waits for it any longer"
 
 
 class Storing(Actor):
@@ -1611,7 +1738,7 @@ def test_periodic_work_that_fails_is_logged_and_goes_on(world: World, caplog: py
         await handler.aclose()
 
     in_virtual_time(run())
-    assert world.events == ["start a", "a x", "tick a", "tick a", "stop a"]
+    assert world.events == ["start a", "a x", "tick a", "error no", "tick a", "stop a"]
     [record] = caplog.records
     assert record.getMessage() == "periodic work of a Ticking failed, or took longer than 30 s"
 
@@ -1631,7 +1758,7 @@ def test_periodic_work_that_hangs_is_cancelled_so_that_messages_go_on(
         assert await answer == b'"waiting by 1"'
         world.gates.clear()
         await asyncio.sleep(5)
-        assert world.events == ["start a", "a x", "tick a", "a waiting", "tick a"]  # it goes on as well
+        assert world.events == ["start a", "a x", "tick a", "error ", "a waiting", "tick a"]  # it goes on as well
         await handler.aclose()
 
     in_virtual_time(run())

@@ -338,7 +338,7 @@ def refuse_what_ran(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def leave_it_running(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def forget(self: Cell) -> bool:
+    async def forget(self: Cell, _note: object) -> bool:
         self.actor = None
         return True
 

@@ -23,6 +23,7 @@ class Worker(Actor):
         self.begun: list[float] = []
         self.inside: list[Current | None] = []
         self.lasts = 0.0
+        self.failures: list[Exception] = []
         self.error: BaseException | None = None
 
     async def work(self) -> None:
@@ -34,7 +35,9 @@ class Worker(Actor):
 
 
 def timer_of(worker: Worker, turns: Turns, is_held: Callable[[], bool] = lambda: True) -> Timer:
-    return Timer(worker, "work", 5.0, turns, is_held=is_held, context=contextvars.copy_context())
+    return Timer(
+        worker, "work", 5.0, turns, is_held=is_held, failed=worker.failures.append, context=contextvars.copy_context()
+    )
 
 
 def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:

@@ -34,7 +34,7 @@ class Stops:
         self.free += 1
 
     def add(self, key: str) -> Stop:
-        stop = self.queue.new(key)
+        stop = self.queue.new(key, "a test")
         self.gates[key] = asyncio.get_running_loop().create_future()
         self.queue.add(stop, lambda: self.run(key), contextvars.copy_context())
         return stop
@@ -110,7 +110,7 @@ async def test_each_runs_in_a_context_of_its_own() -> None:
         return True
 
     queue = StopQueue(1, lambda: None, LOGGER)
-    stops = [queue.new(key) for key in "abc"]
+    stops = [queue.new(key, "a test") for key in "abc"]
     context = contextvars.copy_context()
     context.run(tenant.set, "base")
     for stop in stops:

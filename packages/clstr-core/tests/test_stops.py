@@ -28,7 +28,9 @@ async def test_what_it_raises_is_logged(caplog: pytest.LogCaptureFixture, is_asy
     async def fail_later() -> None:
         fail()
 
-    await finish(fail_later if is_async else fail, "storing", LOGGER)
+    failures: list[Exception] = []
+    assert not await finish(fail_later if is_async else fail, "storing", LOGGER, failed=failures.append)
+    assert [str(failure) for failure in failures] == ["disk full"]
     [record] = caplog.records
     assert (record.name, record.getMessage()) == ("clstr.test", "storing failed, or took longer than 10 s")
     assert record.exc_info is not None
@@ -41,11 +43,13 @@ def test_what_takes_too_long_is_cancelled_and_logged(caplog: pytest.LogCaptureFi
 
     async def run() -> None:
         now = asyncio.get_running_loop().time
-        for seconds, expected in ((None, STOP_TIMEOUT), (3.0, 3.0)):
-            before = now()
-            options = {} if seconds is None else {"seconds": seconds}
-            await finish(hang, "storing", LOGGER, **options)
-            assert now() - before == pytest.approx(expected, abs=0.01)
+        before = now()
+        assert not await finish(hang, "storing", LOGGER)
+        assert now() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
+        failures: list[Exception] = []
+        assert not await finish(hang, "storing", LOGGER, seconds=3, failed=failures.append)
+        assert now() - before == pytest.approx(STOP_TIMEOUT + 3, abs=0.01)
+        assert [type(failure) for failure in failures] == [TimeoutError]
 
     in_virtual_time(run())
     assert [record.getMessage() for record in caplog.records] == [

@@ -70,16 +70,29 @@ class Actor:
         """
 
     def on_error(self, error: Exception) -> bool:  # noqa: ARG002 -- for those who override it
-        """Tell whether the actor is to be stopped, and started anew for the next message, because ``error`` escaped."""
+        """
+        Tell whether the actor is to be stopped, and started anew for the next message, because ``error`` escaped.
+
+        It is asked for what a message's handler or periodic work raised, and when one was cut off in its midst: with
+        `HandlerTimeoutError` for a message, with `TimeoutError` for periodic work. It is not asked for refusals, for
+        what spawned tasks or `on_start` raise, nor for handlers that a closing transport cancels. If it raises itself,
+        that is logged, and the actor is stopped.
+        """
         return False
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """
         Run ``work`` beside the messages until it ends or the actor stops, which cancels it. What it raises is logged.
 
+        It does not keep an idle actor alive. That tasks were cancelled is logged, at most once a second, as a warning.
+
         Raises:
             OverloadedError: ``max_tasks`` run.
+            RuntimeError: The actor has stopped, or its start failed: nothing would ever cancel the task.
         """
+        if self.__dict__.get("_clstr_is_over"):
+            work.close()
+            raise RuntimeError(f"this {type_name(type(self))} has stopped: a task of it would outlive it")
         if len(self._tasks()) >= self.max_tasks:
             work.close()
             raise OverloadedError("max_tasks", self.max_tasks)
@@ -100,9 +113,21 @@ class Actor:
             _logger.error("a task of a %s failed", type_name(type(self)), exc_info=task.exception())
 
     async def cancel_tasks(self) -> None:
-        """Cancel what was spawned, and wait ten seconds at most for its end. Called before `on_stop`, and after it."""
-        tasks = [task for task in self.__dict__.get("_clstr_tasks", ()) if task is not asyncio.current_task()]
-        await cancel_all(tasks, f"tasks of a {type_name(type(self))}", _logger)
+        """Cancel what was spawned, and wait ten seconds at most for its end. Done before `on_stop`, and after it."""
+        await cancel_tasks_of(self)
+
+
+async def cancel_tasks_of(actor: Actor, *, for_good: bool = False) -> int:
+    """
+    Cancel what ``actor`` spawned, wait ten seconds at most for its end, and return how many tasks that were.
+
+    ``for_good`` it can spawn nothing any more.
+    """
+    if for_good:
+        actor.__dict__["_clstr_is_over"] = True
+    tasks = [task for task in actor.__dict__.get("_clstr_tasks", ()) if task is not asyncio.current_task()]
+    await cancel_all(tasks, f"tasks of a {type_name(type(actor))}", _logger)
+    return len(tasks)
 
 
 @overload

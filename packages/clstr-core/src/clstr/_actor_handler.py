@@ -11,18 +11,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from clstr._actor import Actor
-from clstr._cell import Cell, wait_for_stops
+from clstr._actor import Actor, cancel_tasks_of
+from clstr._cell import Cell, is_to_restart, wait_for_stops
 from clstr._chain import describe, latest_call
 from clstr._context import Current, base_context, current, is_refusal_of, refuse
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import at_least_one, check_seconds
+from clstr._message import type_name
 from clstr._paused import Paused
 from clstr._room import Room
 from clstr._route import Call, find
 from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
+from clstr._task_log import TaskLog
 from clstr.errors import CallCycleError, DrainingError, OverloadedError, StateNotStoredError
 
 IDLE_AFTER = 300.0
@@ -75,7 +77,8 @@ class ActorHandler:
         self._cells: dict[str, Cell] = {}
         self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
-        self._idle = IdleKeys(idle_after, self._stop_soon, self._stops.has_room)
+        self._idle = IdleKeys(idle_after, lambda key: self._stop_soon(key, "it was idle"), self._stops.has_room)
+        self._task_log = TaskLog(_logger)
         self._busy = 0  # keys with messages
         self._room = Room(self._max_actors)
         self._is_closed = False
@@ -137,7 +140,7 @@ class ActorHandler:
                 try:
                     route, message = call
                     return route.encode(await route.handler(actor, message, route.context(envelope)))
-                except Exception as error:
+                except BaseException as error:
                     self._failed(key, actor, error)
                     raise
             finally:
@@ -228,10 +231,13 @@ class ActorHandler:
         cell.users += 1
         return cell
 
-    def _failed(self, key: str, actor: Actor, error: Exception) -> None:
+    def _failed(self, key: str, actor: Actor, error: BaseException) -> None:
         """Let the actor decide whether it lives on."""
-        if not is_refusal_of(error, current()) and actor.on_error(error):
-            _ = self._stop_soon(key, first=True)  # in a task of its own: who sent this may give up
+        inside = current()
+        if isinstance(error, asyncio.CancelledError) and inside is not None:
+            error = inside.timeout_error() or error
+        if isinstance(error, Exception) and not is_refusal_of(error, inside) and is_to_restart(actor, error):
+            _ = self._stop_soon(key, "on_error asked for it", first=True)  # by itself: its message may be given up
 
     # Cells.
 
@@ -272,7 +278,7 @@ class ActorHandler:
         oldest = self._idle.oldest()
         if oldest is None:
             raise refuse(OverloadedError("max_actors", max_actors))
-        _ = self._stop_soon(oldest)
+        _ = self._stop_soon(oldest, "another actor needed its place")
 
     # Starts and stops, each in the key's turn.
 
@@ -288,13 +294,14 @@ class ActorHandler:
                 call = call or find(type(actor).routes, envelope)
                 await actor.on_start()
             except BaseException:
-                await actor.cancel_tasks()
+                await cancel_tasks_of(actor, for_good=True)
                 raise
         except BaseException:
             self._room.leave()
             raise
         inside = current()
-        cell.start(actor, None if inside is None else inside.holds())
+        failed = functools.partial(self._failed, key, actor)
+        cell.start(actor, None if inside is None else inside.holds(), failed)
         return actor, call
 
     async def _make(self, key: str) -> Actor:
@@ -310,12 +317,12 @@ class ActorHandler:
                 self._announce(key, inside)
         return actor
 
-    def _stop_soon(self, key: str, *, first: bool = False) -> Stop:
+    def _stop_soon(self, key: str, why: str, *, first: bool = False) -> Stop:
         """Stop the actor of ``key`` in its turn: after those who wait, or ahead of them."""
         cell = self._cells[key]
         self._idle.remove(key)
         cell.stops += 1
-        stop = self._stops.new(key)
+        stop = self._stops.new(key, why)
         place = cell.turns.claim(first=first)  # now: no message comes between
         if place.done():
             self._begin_stop(stop, cell)
@@ -327,18 +334,18 @@ class ActorHandler:
     def _begin_stop(self, stop: Stop, cell: Cell) -> None:
         """Its turn has come: run the stop as soon as not too many others do."""
         cell.places.pop(stop, None)
-        self._stops.add(stop, functools.partial(self._stop_in_turn, stop.key, cell), cell.context)
+        self._stops.add(stop, functools.partial(self._stop_in_turn, stop, cell), cell.context)
 
-    async def _stop_in_turn(self, key: str, cell: Cell) -> bool:
-        was_live = cell.actor is not None
+    async def _stop_in_turn(self, stop: Stop, cell: Cell) -> bool:
+        actor = cell.actor
         try:
-            return await cell.stop()
+            return await cell.stop(lambda count: self._task_log.cancelled(count, type_name(type(actor)), stop.why))
         finally:
-            if was_live:
+            if actor is not None:
                 self._room.leave()
             cell.turns.end()
             cell.stops -= 1
-            self._settle(key, cell)
+            self._settle(stop.key, cell)
 
     def _resume_idle(self) -> None:
         self._idle.resume()
@@ -350,7 +357,7 @@ class ActorHandler:
         stops: dict[Stop, Cell] = {}
         for key, cell in cells:
             ends_after_this = inside is not None and cell.waits_for(inside)
-            stop = self._stop_soon(key)
+            stop = self._stop_soon(key, "its shard was released, or its handler closed")
             if not ends_after_this:  # to wait for the message that this is called from would never end
                 stops[stop] = cell
         try:

@@ -7,7 +7,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Collection, Mapping
 
-from clstr._actor import Actor
+from clstr._actor import Actor, cancel_tasks_of
 from clstr._context import Current
 from clstr._message import type_name
 from clstr._periodic import Timer
@@ -86,14 +86,18 @@ class Cell:
             self._messages = ()
             self.turns.end()
 
-    def start(self, actor: Actor, holds: Callable[[int], bool] | None) -> None:
-        """Let ``actor`` be the key's, and begin its periodic work, which runs while its shard is held."""
+    def start(self, actor: Actor, holds: Callable[[int], bool] | None, failed: Callable[[Exception], object]) -> None:
+        """
+        Let ``actor`` be the key's, and begin its periodic work, which runs while its shard is held.
+
+        ``failed`` gets what that work raises.
+        """
         self.actor = actor
         self.is_stored = True
         self._holds = holds
         timers = type(actor).timers.items()
         self._timers = tuple(
-            Timer(actor, name, seconds, self.turns, is_held=self.is_held, context=self.context)
+            Timer(actor, name, seconds, self.turns, is_held=self.is_held, failed=failed, context=self.context)
             for name, seconds in timers
         )
 
@@ -106,11 +110,11 @@ class Cell:
         """End the wait of everything but stops for the turn."""
         self.turns.send_away(self.places.values())
 
-    async def stop(self) -> bool:
+    async def stop(self, note_cancelled: Callable[[int], object] = lambda _count: None) -> bool:
         """
         Stop the actor, if there is one, in one's own turn: cancel its work and tasks, then let it store its state.
 
-        Returns whether that is stored.
+        Returns whether that is stored. ``note_cancelled`` gets the number of spawned tasks that were cancelled.
 
         Each part is bounded by `STOP_TIMEOUT`. What `Actor.on_stop` spawns is cancelled too.
         """
@@ -121,12 +125,21 @@ class Cell:
         self.is_stored = False
         for timer in timers:
             timer.stop()
-        await actor.cancel_tasks()
+        note_cancelled(await cancel_tasks_of(actor))
         try:
             self.is_stored = await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", _logger)
         finally:
-            await actor.cancel_tasks()
+            note_cancelled(await cancel_tasks_of(actor, for_good=True))
         return self.is_stored
+
+
+def is_to_restart(actor: Actor, error: Exception) -> bool:
+    """Ask ``actor`` whether ``error`` ends it; one that cannot say is ended."""
+    try:
+        return actor.on_error(error)
+    except Exception:
+        _logger.exception("on_error of a %s failed", type_name(type(actor)))
+        return True  # nobody knows what its state is worth
 
 
 async def wait_for_stops(stops: Mapping[Stop, Cell], kind: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from clstr._envelope import Envelope
-from clstr.errors import ClstrError, NotOwnerError
+from clstr.errors import ClstrError, HandlerTimeoutError, NotOwnerError
 
 E = TypeVar("E", bound=ClstrError)
 
@@ -80,6 +80,10 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     def holds(self) -> Callable[[int], bool]:
         """Return a function that tells whether what received this message still receives messages of a shard."""
         return _always
+
+    def timeout_error(self) -> HandlerTimeoutError | None:
+        """Return what the message ends with if its time is over, else ``None``."""
+        return None
 
     def lend(self) -> None:
         """Give the slot to others while the handler only waits (T6). Calls nest; each needs its `reclaim`."""

@@ -271,7 +271,7 @@ class KeyHandler:
     def _end(self, key: str, entry: _Entry, work: Callable[[], Awaitable[bool]]) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         before = self._ending.get(key)
-        ending = self._ending[key] = _Ending(self._stops.new(key), entry.shard, ended)
+        ending = self._ending[key] = _Ending(self._stops.new(key, "closed"), entry.shard, ended)
         self._stops.add(ending.stop, functools.partial(self._finish, ending, work, before), entry.context)
 
     async def _finish(self, ending: _Ending, work: Callable[[], Awaitable[bool]], before: _Ending | None) -> bool:

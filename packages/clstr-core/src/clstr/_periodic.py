@@ -24,10 +24,21 @@ class Timer:
     Runs one method of an actor every so many seconds, counted from the end of a run to the next, each in a turn.
 
     It runs in a copy of ``context``: it is not done for the message that started the actor. A run is skipped while
-    ``is_held`` says that another node may own the key.
+    ``is_held`` says that another node may own the key. ``failed`` gets what it raises, or a `TimeoutError`.
     """
 
-    __slots__ = ("_actor", "_context", "_handle", "_is_held", "_is_stopped", "_name", "_seconds", "_task", "_turns")
+    __slots__ = (
+        "_actor",
+        "_context",
+        "_failed",
+        "_handle",
+        "_is_held",
+        "_is_stopped",
+        "_name",
+        "_seconds",
+        "_task",
+        "_turns",
+    )
 
     def __init__(
         self,
@@ -37,6 +48,7 @@ class Timer:
         turns: Turns,
         *,
         is_held: Callable[[], bool],
+        failed: Callable[[Exception], object],
         context: contextvars.Context,
     ) -> None:
         self._actor = actor
@@ -45,6 +57,7 @@ class Timer:
         self._seconds = seconds
         self._turns = turns
         self._is_held = is_held
+        self._failed = failed
         self._is_stopped = False
         self._task: asyncio.Task[None] | None = None
         self._handle = self._arm()
@@ -71,7 +84,8 @@ class Timer:
 
     async def _work(self) -> None:
         what = f"periodic work of a {type_name(type(self._actor))}"
-        await finish(getattr(self._actor, self._name), what, _logger, seconds=WORK_TIMEOUT)
+        work = getattr(self._actor, self._name)
+        await finish(work, what, _logger, seconds=WORK_TIMEOUT, failed=self._failed)
 
     def cancel_run(self) -> None:
         """Cancel the run that is under way, or waits for its turn."""

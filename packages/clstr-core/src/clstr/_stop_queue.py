@@ -24,12 +24,14 @@ class Stop:
 
     Attributes:
         key: Whose stop it is.
+        why: The cause, for the log.
         over: Set when the stop has ended, or is late; the result tells whether the state is stored.
         task: Runs the stop, once its turn has come.
         late: Ends the wait for a stop that ignores its cancellation.
     """
 
     key: str
+    why: str
     over: asyncio.Future[bool]
     task: asyncio.Task[bool] | None = None
     late: asyncio.TimerHandle | None = None
@@ -71,9 +73,9 @@ class StopQueue:
         """Whether one more stop would run at once."""
         return len(self._running) < self._limit
 
-    def new(self, key: str) -> Stop:
+    def new(self, key: str, why: str) -> Stop:
         """Return a stop to `add` when its turn at the key has come."""
-        return Stop(key, asyncio.get_running_loop().create_future())
+        return Stop(key, why, asyncio.get_running_loop().create_future())
 
     def add(self, stop: Stop, work: Callable[[], Coroutine[Any, Any, bool]], context: contextvars.Context) -> None:
         """Run ``work``, which tells whether the state is stored, in a copy of ``context``: now, or in its turn."""

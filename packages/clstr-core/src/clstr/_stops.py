@@ -12,12 +12,18 @@ STOP_TIMEOUT = 10.0  # seconds for each part of a stop: what stores state should
 
 
 async def finish(
-    work: Callable[[], object], what: str, logger: logging.Logger, *, seconds: float = STOP_TIMEOUT
+    work: Callable[[], object],
+    what: str,
+    logger: logging.Logger,
+    *,
+    seconds: float = STOP_TIMEOUT,
+    failed: Callable[[Exception], object] | None = None,
 ) -> bool:
     """
     Call ``work``, sync or async, for so many seconds at most, and tell whether it ended well in that time.
 
     What it raises is logged, a cancellation that it raised by itself included: only one of this task is passed on.
+    ``failed``, if given, gets the error, which is a `TimeoutError` when the time was over.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -25,8 +31,10 @@ async def finish(
             if inspect.isawaitable(result):
                 await result
         return True
-    except Exception:
+    except Exception as error:
         logger.exception("%s failed, or took longer than %g s", what, seconds)
+        if failed is not None:
+            failed(error)
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():

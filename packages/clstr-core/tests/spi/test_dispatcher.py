@@ -808,6 +808,29 @@ async def test_a_task_factory_that_fails_costs_a_message_but_no_slot(engine: Eng
     assert engine.dispatcher.active == 0
 
 
+async def test_a_message_knows_what_it_ends_with_when_its_time_is_over(open_engine: OpenEngine) -> None:
+    seen: list[HandlerTimeoutError | None] = []
+    ended = asyncio.Event()
+
+    async def handler(envelope: Envelope) -> bytes:
+        seen.append(own().timeout_error())
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(own().timeout_error())
+            ended.set()
+        return b""
+
+    engine = await open_engine(handler_timeout=0.02)
+    await engine.subscribe([1], handler)
+    linked(engine).deliver("a")
+    await asyncio.wait_for(ended.wait(), 5)
+    assert seen[0] is None
+    assert isinstance(seen[1], HandlerTimeoutError)
+    assert seen[1].shard == 1
+    assert seen[1].timeout == pytest.approx(0.02)
+
+
 # Messages that wait for their turn at a key.
 
 

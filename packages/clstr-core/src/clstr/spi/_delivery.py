@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING
 
 from clstr._context import Current
 from clstr._wire import Codec
+from clstr.errors import HandlerTimeoutError
 
 if TYPE_CHECKING:
     from clstr.spi._dispatcher import Dispatcher
     from clstr.spi._subscriptions import EngineSubscription
+
+CLOCK_STEP = 0.002  # seconds by which a loop may run a timer early: uvloop's clock has steps of a millisecond
 
 
 class Delivery(Current, eq=False, kw_only=True):
@@ -75,6 +78,11 @@ class Delivery(Current, eq=False, kw_only=True):
     def holds(self) -> Callable[[int], bool]:
         """Return a function that tells whether the subscription still holds a shard, and its transport is open."""
         return self.subscription.holds
+
+    def timeout_error(self) -> HandlerTimeoutError | None:
+        """Return what the message ends with if its time is over, else ``None``."""
+        is_over = self.dispatcher.time_left(self) <= CLOCK_STEP
+        return HandlerTimeoutError(self.envelope.shard, self.timeout) if is_over else None
 
     def lend(self) -> None:
         """Give the slot to others while the handler only waits."""
