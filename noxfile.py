@@ -78,6 +78,13 @@ SUITES = {
 SUITES["unix"] = Path("tests-integration/test_conformance.py")
 
 
+# What shows that links lose their connections and come back.
+LINK_TESTS = [
+    Path("tests-integration/test_broker_links.py"),
+    *(path for name in ("link", "session") for path in sorted(Path("plugins").glob(f"*/tests/test_{name}.py"))),
+]
+
+
 def pins(*groups: str) -> list[str]:
     """List the requirements of dependency groups."""
     return [*nox.project.dependency_groups(TOOLS, *groups)]
@@ -212,6 +219,8 @@ def integration(session: nox.Session) -> None:
     """Run the tests that need several distributions, processes or brokers at once."""
     install(session, *pins("integration"))
     session.run("pytest", PARALLEL, "--dist=loadgroup", "tests-integration", *session.posargs)
+    if not session.posargs:  # uvloop's sockets fail in other ways than asyncio's; the rest is run by `tests_uvloop`
+        session.run("pytest", PARALLEL, "--uvloop", *LINK_TESTS)
 
 
 @nox.session

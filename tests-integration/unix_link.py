@@ -4,16 +4,74 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from clstr.errors import NoShardSubscriberError, OverloadedError, TransportUnavailableError
-from clstr.spi import Batcher, Link, Sink
+from clstr.spi import Backoff, Batcher, Link, Reconnector, Sink, connect_unix, end_socket
 from unix_frames import MAX_BODY_BYTES, Frame, FrameReader, Kind, encode_shards
 
 MAX_UNSENT_BYTES = 32 * 1024 * 1024
-RETRY_EVERY = 0.02
+HEARTBEAT = 1.0  # seconds
+
+
+class Connection:
+    """One connection to a hub; it ends once, and another takes its place."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        on_frame: Callable[[Frame], None],
+        on_garbage: Callable[[str], None],
+        on_lost: Callable[[Connection], None],
+    ) -> None:
+        self._writer = writer
+        self._on_frame = on_frame
+        self._on_garbage = on_garbage
+        self._on_lost = on_lost
+        self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        self._reading = asyncio.create_task(self._read(reader))
+
+    @property
+    def unsent_bytes(self) -> int:
+        return 0 if self.lost.done() else self._writer.transport.get_write_buffer_size()
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._writer.write(data)
+        except Exception as error:  # noqa: BLE001 -- uvloop raises RuntimeError where asyncio ignores what is written
+            self._lose(error)
+
+    async def end(self) -> None:
+        if not self.lost.done():
+            self.lost.set_result(ConnectionAbortedError("closed by us"))
+        end_socket(self._writer.transport)
+        self._reading.cancel()
+        await asyncio.wait((self._reading,))
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        frames = FrameReader()
+        try:
+            while data := await reader.read(65536):
+                for frame in frames.feed(data):
+                    self._on_frame(frame)
+        except ValueError as error:
+            self._on_garbage(str(error))
+            self._lose(error)
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the connection is of no use
+            self._lose(error)
+        else:
+            self._lose(ConnectionResetError("the hub closed the connection"))
+
+    def _lose(self, error: Exception) -> None:
+        if not self.lost.done():
+            self.lost.set_result(error)
+            end_socket(self._writer.transport)
+            self._on_lost(self)
 
 
 class UnixLink(Link):
@@ -28,62 +86,39 @@ class UnixLink(Link):
         self._held: set[int] = set()
         self._sequence = itertools.count(1)
         self._awaited: dict[int, asyncio.Future[None]] = {}
-        self._writer: asyncio.StreamWriter | None = None
-        self._keeper: asyncio.Task[None] | None = None
+        self._session = Reconnector[Connection](
+            "the hub",
+            dial=self._dial,
+            set_up=self._set_up,
+            beat=self._beat,
+            heartbeat=HEARTBEAT,
+            logger=logging.getLogger("clstr.transport.unix"),
+            backoff=Backoff(longest=0.05),
+        )
         self._sink: Sink
 
     async def open(self, sink: Sink) -> None:
         self._sink = sink
+        await self._session.open(sink)
+
+    async def _dial(self) -> Connection:
         try:
-            reader = await self._connect()
+            reader, writer = await asyncio.open_unix_connection(sock=await connect_unix(str(self._path)))
         except OSError as error:
             raise TransportUnavailableError(f"no hub at {self._path}: {error}") from error
-        self._keeper = self._loop.create_task(self._keep(reader))
-        await self._ask(Kind.SYNC)  # connected means: the hub has taken us, not only the kernel
+        return self._connected(reader, writer)
 
-    async def _connect(self) -> asyncio.StreamReader:
-        reader, self._writer = await asyncio.open_unix_connection(self._path)
-        return reader
+    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection:
+        return Connection(
+            reader, writer, on_frame=self._handle, on_garbage=self._sink.garbage, on_lost=self._session.down
+        )
 
-    async def _keep(self, reader: asyncio.StreamReader) -> None:
-        """Read until the connection breaks, then make it again, for ever."""
-        while True:
-            await self._read(reader)
-            self._lose(ConnectionResetError("the hub closed the connection"))
-            reader = await self._reconnect()
+    async def _set_up(self, connection: Connection) -> None:
+        """Hold again what was held. Connected means: the hub has taken us, not only the kernel."""
+        await self._ask(connection, Kind.HOLD if self._held else Kind.SYNC, sorted(self._held))
 
-    async def _reconnect(self) -> asyncio.StreamReader:
-        while True:
-            try:
-                reader = await self._connect()
-                break
-            except OSError:
-                await asyncio.sleep(RETRY_EVERY)
-        if self._held:
-            self._batcher.add(Frame(Kind.HOLD, 0, 0, encode_shards(sorted(self._held))))
-        # The hub handles frames in order: what is sent from now on comes after the HOLD.
-        self._sink.up()
-        return reader
-
-    async def _read(self, reader: asyncio.StreamReader) -> None:
-        frames = FrameReader()
-        try:
-            while data := await reader.read(65536):
-                for frame in frames.feed(data):
-                    self._handle(frame)
-        except ConnectionError:
-            return
-        except ValueError as error:
-            self._sink.garbage(str(error))
-
-    def _lose(self, error: Exception) -> None:
-        if self._writer is not None:
-            self._writer.transport.abort()
-            self._writer = None
-        for awaited in self._awaited.values():
-            if not awaited.done():
-                awaited.set_exception(TransportUnavailableError("the connection to the hub broke"))
-        self._sink.down(error)
+    async def _beat(self, connection: Connection) -> None:
+        """Do nothing: a UNIX socket says when it breaks, and a hub that is paused comes back."""
 
     def _handle(self, frame: Frame) -> None:
         match frame.kind:
@@ -107,52 +142,46 @@ class UnixLink(Link):
         if awaited is not None and not awaited.done():
             awaited.set_result(None)
 
-    async def _ask(self, kind: Kind, shards: Sequence[int] = ()) -> None:
+    async def _ask(self, connection: Connection, kind: Kind, shards: Sequence[int] = ()) -> None:
         """Send ``kind`` and wait until the hub has handled it."""
-        if self._writer is None:
-            raise TransportUnavailableError("not connected to the hub")
         sequence = next(self._sequence)
-        self._awaited[sequence] = self._loop.create_future()
+        done = self._awaited[sequence] = self._loop.create_future()
         self._batcher.add(Frame(kind, 0, sequence, encode_shards(list(shards))))
         try:
-            await self._awaited[sequence]
+            await asyncio.wait((done, connection.lost), return_when=asyncio.FIRST_COMPLETED)
         finally:
             del self._awaited[sequence]
+        if not done.done():
+            raise TransportUnavailableError("the connection to the hub broke")
 
     async def hold(self, shards: Sequence[int]) -> None:
-        await self._ask(Kind.HOLD, shards)
+        await self._ask(self._session.usable(), Kind.HOLD, shards)
         self._held.update(shards)
 
     async def drop(self, shards: Sequence[int]) -> None:
         self._held.difference_update(shards)
         with suppress(TransportUnavailableError):  # a hub that is gone holds nothing for us
-            await self._ask(Kind.DROP, shards)
+            await self._ask(self._session.usable(), Kind.DROP, shards)
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> None:
-        if self._writer is None:
-            raise TransportUnavailableError("not connected to the hub")
-        if self._writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+        if self._session.usable().unsent_bytes > MAX_UNSENT_BYTES:
             raise OverloadedError("unsent bytes", MAX_UNSENT_BYTES)
         self._batcher.add(Frame(Kind.NOTIFY if oneway else Kind.REQUEST, shard, token, body))
 
     def reply(self, to: object, body: bytes) -> bool:
-        if self._writer is None or not isinstance(to, int):
+        if self._session.connection is None or not isinstance(to, int):
             return False
         self._batcher.add(Frame(Kind.REPLY, 0, to, body))
         return True
 
     def _write(self, frames: list[Frame]) -> None:
-        if self._writer is not None:
-            self._writer.write(b"".join(frame.encode() for frame in frames))
+        connection = self._session.connection
+        if connection is not None:
+            connection.write(b"".join(frame.encode() for frame in frames))
 
     async def flush(self) -> None:
         with suppress(TransportUnavailableError):  # nothing is under way on a broken connection
-            await self._ask(Kind.SYNC)
+            await self._ask(self._session.usable(), Kind.SYNC)
 
     async def aclose(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        await self._session.aclose()

@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import functools
 import logging
+import socket
 import traceback
 import uuid
 from collections.abc import Callable, Sequence
@@ -314,11 +315,14 @@ def unix_link(data: bytes) -> None:
 
 
 async def _read_from_hub(data: bytes) -> None:
-    link, noted, reader = UnixLink(Path("hub")), _Noted(), asyncio.StreamReader()
+    noted, ours, hubs = _Noted(), *socket.socketpair()
+    link = UnixLink(Path("hub"))
     link._sink = noted  # type: ignore[assignment]  # a part of a sink
-    reader.feed_data(data)
-    reader.feed_eof()
-    await link._read(reader)
+    connection = link._connected(*await asyncio.open_connection(sock=ours))
+    with hubs:
+        hubs.sendall(data)
+    assert isinstance(await connection.lost, ConnectionResetError | ValueError)
+    await connection.end()
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {

@@ -117,6 +117,24 @@ async def test_a_connection_ends_although_somebody_else_has_its_descriptor(real_
             end_socket(None)
 
 
+async def test_whatever_a_closed_transport_raises_it_ends(real_loop: None) -> None:
+    """As asyncio's transport for TLS does when it has been closed twice."""
+
+    class Closed(asyncio.Transport):
+        has_aborted = False
+
+        def get_extra_info(self, name: str, default: object = None) -> object:
+            raise AttributeError(name, default)
+
+        def abort(self) -> None:
+            self.has_aborted = True
+            raise RuntimeError("the handler is closed")
+
+    closed = Closed()
+    end_socket(closed)
+    assert closed.has_aborted
+
+
 CHILD = """
 import asyncio, os, socket, sys
 from clstr.spi import Resolver, connect_tcp

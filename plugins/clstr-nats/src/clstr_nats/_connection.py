@@ -150,8 +150,8 @@ class Connection(Client):
 
     @property
     def unsent_bytes(self) -> int:
-        """What the socket has not taken yet."""
-        return self._socket.get_write_buffer_size()
+        """What the socket has not taken yet; nothing once the connection is lost."""
+        return 0 if self.lost.done() else self._socket.get_write_buffer_size()
 
     def progress(self, mark: int) -> int:
         """

@@ -96,8 +96,8 @@ class Connection:
 
     @property
     def unsent_bytes(self) -> int:
-        """What the socket has not taken yet."""
-        return 0 if self._socket is None else self._socket.get_write_buffer_size()
+        """What the socket has not taken yet; nothing once the connection is lost."""
+        return 0 if self._socket is None or self.lost.done() else self._socket.get_write_buffer_size()
 
     def send(self, commands: Sequence[tuple[Reply, Command]]) -> None:
         """

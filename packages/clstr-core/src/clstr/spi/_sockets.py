@@ -83,10 +83,10 @@ def end_socket(transport: asyncio.BaseTransport | socket.socket | None) -> None:
     """
     if transport is None:
         return
-    ended = transport if isinstance(transport, socket.socket) else transport.get_extra_info("socket")
-    with contextlib.suppress(OSError):  # it is closed, or was never connected
-        _shut_down(ended)
-    with contextlib.suppress(Exception):  # whatever a loop makes of a transport that is closed
+    # Loops raise what they like of a closed transport: asyncio's for TLS, closed twice, AttributeError.
+    with contextlib.suppress(Exception):
+        _shut_down(transport if isinstance(transport, socket.socket) else transport.get_extra_info("socket"))
+    with contextlib.suppress(Exception):
         getattr(transport, "abort", transport.close)()  # uvloop's transports are no `asyncio.WriteTransport`
 
 
