@@ -233,7 +233,7 @@ def fuzz(session: nox.Session) -> None:
 @nox.session
 def chaos(session: nox.Session) -> None:
     """Break clusters of real processes at random, and judge them; with arguments: ``-- --minutes 30 --seed 7``."""
-    install(session, *pins("brokers"))
+    install(session, *pins("chaos"))
     session.run("python", "tests-integration/chaos/run.py", *session.posargs)
 
 

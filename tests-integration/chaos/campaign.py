@@ -6,19 +6,26 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from chaos.cluster import ProcessCluster, Report
-from chaos.plan import Fault, Storm, storms
+import nats
+
+from chaos.cluster import NUM_SHARDS, ProcessCluster, Report
+from chaos.plan import EXCUSES_NOTHING, GENTLE, Fault, Storm, storms
 from chaos.process import PeerError
 from chaos.sites import site_of
 from clstr_testing import FaultProxy, Verdict, judge
 
 WARM_UP = 1.0  # seconds of load before anything is measured
 MARGIN = 0.5  # seconds after its deadline within which a call must have ended, on a machine that many processes share
-MAX_GROWTH_MIB = 32
+MAX_GROWTH_MIB = 64  # a burst of large answers leaves half of that as free memory of the allocator
+LARGE_ANSWERS = 64  # at once, by one client: 38 MB, more than the 32 MiB that one node keeps for it
+ACTORS = 300  # that move at once
+CHILD_LIVES = 8.0  # seconds: longer than calls may fail of the fault that it was made for
+MUTE = 1.5  # seconds, more than a peer waits for a sign of life: it gives its connection up
+RECORDER = "everything"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -75,7 +82,11 @@ class Campaign:
             "freeze node": self._freeze_node,
             "restart node": self._restart_node,
             "move shards": self._move_shards,
+            "block node": self._block(lambda: self._cluster.nodes),
+            "fork node": self._fork_node,
+            "move actors": self._move_actors,
             "kill client": self._kill_client,
+            "block client": self._block(lambda: self._cluster.clients),
             "stall link": self._link_fault(FaultProxy.black_hole),
             "cut link": self._cut_link,
             "slow link": self._link_fault(_slow),
@@ -86,10 +97,15 @@ class Campaign:
             "pause broker": self._pause_broker,
             "overload": self._overload,
             "misbehave": self._misbehave,
+            "large answers": self._large_answers,
+            "record everything": self._record_everything,
         }
+        self._is_gentle = False  # whether no fault of the present storm excuses what `GENTLE` ones ask to fail
 
     async def run(self, plan: Sequence[Storm], seconds: float) -> None:
         """Let everything happen, and note what is wrong with the survivors afterwards."""
+        if any(fault.kind == "large answers" for storm in plan for fault in storm.faults):
+            await self._cluster.tell_clients("ask for large answers", LARGE_ANSWERS // 8)  # memory grows once
         await self._cluster.tell_clients("load", 1, "Echo")
         await asyncio.sleep(WARM_UP)
         await self._cluster.tell_clients("settle")
@@ -109,9 +125,11 @@ class Campaign:
 
     async def _weather(self, storm: Storm) -> None:
         begin = time.monotonic()
+        self._is_gentle = GENTLE.issuperset(fault.kind for fault in storm.faults)
         await asyncio.gather(*(self._happen(fault) for fault in storm.faults))
         what = ", ".join(map(str, storm.faults))
-        self.result.windows.append((begin, time.monotonic(), what))
+        if not EXCUSES_NOTHING.issuperset(fault.kind for fault in storm.faults):
+            self.result.windows.append((begin, time.monotonic(), what))
 
     async def _happen(self, fault: Fault) -> None:
         self.result.faults[fault.kind] += 1
@@ -152,6 +170,42 @@ class Campaign:
         async with self._victim(nodes, fault) as giver, self._victim(nodes, fault) as taker:
             shards = sorted(self._cluster.shards[giver])
             await self._cluster.move(shards[: len(shards) // 2], giver, taker)
+
+    def _block(self, names: Callable[[], Sequence[str]]) -> Callable[[Fault], Awaitable[None]]:
+        """Make a fault of a loop that does not turn while its process lives."""
+
+        async def happen(fault: Fault) -> None:
+            async with self._victim(names(), fault) as name:
+                await self._cluster.processes[name].tell("block", fault.lasts)
+
+        return happen
+
+    async def _fork_node(self, fault: Fault) -> None:
+        """Let a child have a node's sockets while the node gives its connection up and makes another."""
+        async with self._victim(self._cluster.nodes, fault) as name:
+            await self._cluster.processes[name].tell("fork", CHILD_LIVES)
+            self._site.links[name].black_hole()
+            await asyncio.sleep(fault.lasts + MUTE)
+            self._site.links[name].heal()
+
+    async def _move_actors(self, fault: Fault) -> None:
+        """Move shards whose actors store slowly what they have, and look for what is missing."""
+        nodes, clients = self._cluster.nodes, self._cluster.clients
+        async with (
+            self._victim(nodes, fault) as giver,
+            self._victim(nodes, fault) as taker,
+            self._victim(clients, fault) as client,
+        ):
+            shards = sorted(self._cluster.shards[giver])
+            if not shards:
+                return
+            process = self._cluster.processes[client]
+            await process.tell("deposit", shards, ACTORS)
+            await self._cluster.move(shards, giver, taker)
+            missing = await process.tell("missing")
+            await self._cluster.move(shards[: len(shards) // 2], taker, giver)
+        if self._is_gentle and missing:
+            self.result.problems.append(f"{len(missing)} of {ACTORS} actors that moved: {'; '.join(missing[:5])}")
 
     async def _kill_client(self, fault: Fault) -> None:
         async with self._victim(self._cluster.clients, fault) as name:
@@ -195,7 +249,29 @@ class Campaign:
         await self._load_otherwise(fault, 10, "Slow")
 
     async def _misbehave(self, fault: Fault) -> None:
-        await self._load_otherwise(fault, 1, "Echo", "Raise", "Hang", "Stubborn")
+        await self._load_otherwise(fault, 1, "Echo", "Raise", "Hang", "Stubborn", "Block")
+
+    async def _large_answers(self, fault: Fault) -> None:
+        """Let a client ask for more than it, or the one node, can have unsent."""
+        shard = fault.target % NUM_SHARDS if fault.target % 2 else None
+        async with self._victim(self._cluster.clients, fault) as name:
+            unanswered = await self._cluster.processes[name].tell("ask for large answers", LARGE_ANSWERS, shard)
+        if self._is_gentle and unanswered:
+            what = ", ".join(f"{count} x {kind}" for kind, count in Counter(unanswered).items())
+            self.result.problems.append(f"of {LARGE_ANSWERS} large answers were lost: {what}")
+
+    async def _record_everything(self, fault: Fault) -> None:
+        """Let a stream of the broker have all that is sent, and acknowledge it to the reply address."""
+        assert self._site.server is not None
+        with suppress(nats.errors.Error, OSError, TimeoutError):  # the broker may have another fault
+            connection = await nats.connect(self._site.server.url, connect_timeout=1, allow_reconnect=False)
+            try:
+                stream = connection.jetstream(timeout=1)
+                await stream.add_stream(name=RECORDER, subjects=["clstr.>"], storage="memory", max_msgs=1000)
+                await asyncio.sleep(fault.lasts)
+                await stream.delete_stream(RECORDER)
+            finally:
+                await connection.close()
 
     async def _load_otherwise(self, fault: Fault, factor: float, *types: str) -> None:
         async with self._victim(self._cluster.clients, fault) as name:

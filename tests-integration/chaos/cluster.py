@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import itertools
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -16,7 +17,16 @@ from clstr_testing import Records, read_journals
 
 NUM_SHARDS = 32
 SETTLE_TRIES = 100  # looks at a survivor, a twentieth of a second apart, until it has let go of everything
-COUNTED = ("tasks", "descriptors", "threads", "pending", "timers", "missed wake-ups")
+COUNTED = (
+    "tasks",
+    "descriptors",
+    "threads",
+    "pending",
+    "timers",
+    "missed wake-ups",
+    "messages that began expired",
+)
+HAS_UVLOOP = importlib.util.find_spec("uvloop") is not None
 
 Report = dict[str, int]
 
@@ -24,6 +34,8 @@ Report = dict[str, int]
 class ProcessCluster:
     """
     Nodes and clients, each a process; one that is started again has another journal.
+
+    Every second one is on uvloop where that is installed: those whose numbers are even.
 
     Args:
         site: Where they are.
@@ -148,7 +160,8 @@ class ProcessCluster:
     async def _start(self, role: str, name: str, *options: str) -> None:
         journal = self._journals[name] = f"{name}.{next(self._lives)}.journal"
         url = await self.site.url(name, self._stack)
-        arguments = [role, name, url, str(self.folder / journal), *options, *self._options]
+        loop = "uvloop" if HAS_UVLOOP and int(name.rpartition("-")[2]) % 2 == 0 else "asyncio"
+        arguments = [role, name, url, str(self.folder / journal), f"--loop={loop}", *options, *self._options]
         self.processes[name] = Process(arguments, self.folder / f"{name}.log")
         await self.processes[name].start()
 

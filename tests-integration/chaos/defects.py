@@ -7,14 +7,18 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 from unittest import mock
 
+from clstr import ActorHandler
 from clstr.errors import ClstrError, ConnectionLostError, RequestTimeoutError
 from clstr.spi import Buffer, Sink
 from clstr.spi._answers import Answers
+from clstr.spi._delivery import Delivery
+from clstr.spi._dispatcher import Dispatcher
 from clstr.spi._pending import AskAgain, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender
 
 Patch = AbstractContextManager[Any]
+LARGE = 100_000  # bytes
 EVERY = 10  # so many messages pass between two that a defect hits
 
 
@@ -60,6 +64,38 @@ def loses_replies() -> Patch:
     return mock.patch.object(Answers, "_send", forget)
 
 
+def loses_large_replies() -> Patch:
+    """Drop some replies that are large, and tell nobody."""
+    send = Answers._send
+    is_hit = _every()
+
+    def forget(self: Answers, to: object, body: bytes) -> None:
+        if len(body) < LARGE or not is_hit():
+            send(self, to, body)
+
+    return mock.patch.object(Answers, "_send", forget)
+
+
+def starts_expired() -> Patch:
+    """Run what has waited for longer than its TTL."""
+    admit = Dispatcher.admit
+
+    def ignore(self: Dispatcher, delivery: Delivery) -> None:
+        delivery.deadline = self._loop.time() + 1e6
+        admit(self, delivery)
+
+    return mock.patch.object(Dispatcher, "admit", ignore)
+
+
+def forgets_state() -> Patch:
+    """Release shards without a word to their actors."""
+
+    async def keep(self: ActorHandler, shards: object) -> None:
+        """Stop nobody."""
+
+    return mock.patch.object(ActorHandler, "release_shards", keep)
+
+
 def loses_messages() -> Patch:
     """Drop some messages on arrival, notifies too, and tell nobody."""
     request = Receiver.request
@@ -103,5 +139,15 @@ def _both(one: Patch, other: Patch) -> Iterator[None]:
 
 
 DEFECTS: dict[str, Callable[[], Patch]] = {
-    each.__name__: each for each in (resends, fans_out, loses_replies, loses_messages, doubts_everything)
+    each.__name__: each
+    for each in (
+        resends,
+        fans_out,
+        loses_replies,
+        loses_large_replies,
+        loses_messages,
+        doubts_everything,
+        starts_expired,
+        forgets_state,
+    )
 }

@@ -22,11 +22,14 @@ NOTIFY, CANCEL = 0.15, 0.05  # the shares that are notifies, and that are cancel
 SIZES = (0, 20, 20, 20, 1000, 20_000)  # bytes
 PROBE_TIMEOUT = 0.5  # seconds for each try
 PROBE_PAUSE = 0.02
+LARGE_COPIES = 600  # of a message of `LARGE_SIZE`: 600,000 bytes, which every broker carries by default
+LARGE_SIZE = 1000  # bytes
+LARGE_TIMEOUT = 20.0  # seconds; a busy machine makes such answers slow, and nothing may lose them
 
 
-def reply_to(data: bytes) -> bytes:
+def reply_to(data: bytes, message_type: str = "Echo") -> bytes:
     """Return the one right reply."""
-    return data[::-1]
+    return data[::-1] * (LARGE_COPIES if message_type == "Large" else 1)
 
 
 class Load:
@@ -35,6 +38,7 @@ class Load:
 
     Args:
         client: Sends them.
+        patient: Sends again what did not run; for large answers.
         journal: Has a record of each.
         name: What the ids of messages begin with.
         num_shards: How many shards there are.
@@ -43,9 +47,17 @@ class Load:
     """
 
     def __init__(
-        self, client: clstr.Client, journal: Journal, name: str, num_shards: int, seed: int, patience: float
+        self,
+        client: clstr.Client,
+        patient: clstr.Client,
+        journal: Journal,
+        name: str,
+        num_shards: int,
+        seed: int,
+        patience: float,
     ) -> None:
         self._client = client
+        self._patient = patient
         self._journal = journal
         self._name = name
         self._num_shards = num_shards
@@ -84,6 +96,22 @@ class Load:
         if len(seconds) < 2:
             return [0.0, 0.0]
         return [statistics.median(seconds), statistics.quantiles(seconds, n=100)[98]]
+
+    async def ask_for_large_answers(self, count: int, shard: int | None = None) -> list[str]:
+        """Ask so many times at once, one shard or any; return how the calls ended that were not answered."""
+        shards = [self._chance.randrange(self._num_shards) if shard is None else shard for _ in range(count)]
+        return [kind for kind in await asyncio.gather(*map(self._ask_for_large_answer, shards)) if kind]
+
+    async def _ask_for_large_answer(self, shard: int) -> str:
+        data = self._chance.randbytes(LARGE_SIZE)
+        name, headers = self._new_id()
+
+        def ask() -> Awaitable[bytes]:
+            return self._patient.request_shard(shard, "Large", data, headers=headers, timeout=LARGE_TIMEOUT)
+
+        expected = reply_to(data, "Large")
+        ended = await self._journal.observe(ask, message_id=name, shard=shard, timeout=LARGE_TIMEOUT, expected=expected)
+        return "" if ended.kind == "answered" else ended.error or ended.kind
 
     async def probe(self, within: float) -> float | list[int]:
         """Ask each shard until it answers; return the seconds that the slowest took, or those that never did."""

@@ -7,11 +7,15 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 # What can happen to a node, to a client, to the link of either, to the broker, and to the load.
-NODE_FAULTS = ("kill node", "freeze node", "restart node", "move shards")
-CLIENT_FAULTS = ("kill client",)
+NODE_FAULTS = ("kill node", "freeze node", "restart node", "move shards", "block node", "fork node", "move actors")
+CLIENT_FAULTS = ("kill client", "block client")
 LINK_FAULTS = ("stall link", "cut link", "slow link", "trickle link", "half-close to server", "half-close to client")
 BROKER_FAULTS = ("kill broker", "pause broker")
-LOAD_FAULTS = ("overload", "misbehave")
+LOAD_FAULTS = ("overload", "misbehave", "large answers")
+NATS_FAULTS = ("record everything",)
+
+EXCUSES_NOTHING = frozenset({"record everything"})  # no call may fail because of these
+GENTLE = EXCUSES_NOTHING | {"large answers", "move actors"}  # these answer all that they ask, while no other is near
 
 FIRST_STORM = 1.0  # seconds of calm before it
 SHORTEST, LONGEST = 0.3, 1.5  # seconds that a fault lasts

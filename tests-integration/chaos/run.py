@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import random
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -40,18 +41,12 @@ def main() -> int:
         )  # fmt: skip
         sys.stdout.write(f"{transport} seed {seed}, {seconds:g} s: {result}\n")
         if result.is_good:
-            _remove(folder)
+            shutil.rmtree(folder)
         else:
             is_good = False
             sys.stdout.write(f"  journals and logs are in {folder}\n")
         sys.stdout.flush()
     return int(not is_good)
-
-
-def _remove(folder: Path) -> None:
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 
-from chaos.plan import BROKER_FAULTS, CLIENT_FAULTS, LINK_FAULTS, LOAD_FAULTS, NODE_FAULTS
+from chaos.plan import BROKER_FAULTS, CLIENT_FAULTS, LINK_FAULTS, LOAD_FAULTS, NATS_FAULTS, NODE_FAULTS
 from clstr_testing import FaultProxy, Server, free_port, nats_server, valkey_server
 
 HEARTBEAT = 0.25  # seconds; the default of 1 would only make runs longer
@@ -40,11 +41,11 @@ class Site(ABC):
 class BrokerSite(Site):
     """A broker; each peer reaches it through a proxy of its own."""
 
-    def __init__(self, server: Server, query: str, misses: int) -> None:
+    def __init__(self, server: Server, query: str, misses: int, own_faults: Iterable[str]) -> None:
         super().__init__()
         self.server = server
         self._query = query
-        self.kinds = frozenset((*NODE_FAULTS, *CLIENT_FAULTS, *LINK_FAULTS, *BROKER_FAULTS, *LOAD_FAULTS))
+        self.kinds = frozenset((*NODE_FAULTS, *CLIENT_FAULTS, *LINK_FAULTS, *BROKER_FAULTS, *LOAD_FAULTS, *own_faults))
         self.detection = (misses + 1) * HEARTBEAT + RENEWAL + 0.5  # the last is for processes that share a machine
 
     async def url(self, name: str, stack: AsyncExitStack) -> str:
@@ -84,9 +85,17 @@ class _Broker:
     start: Callable[[], AbstractAsyncContextManager[Server]]
     query: str
     misses: int  # heartbeats that pass until a link that is mute, or a lease that is not renewed, counts as gone
+    faults: tuple[str, ...] = ()  # that others do not have
 
 
-BROKERS = {"nats": _Broker(nats_server, "", 3), "redis": _Broker(valkey_server, "", 5)}
+@asynccontextmanager
+async def _jetstream_server() -> AsyncIterator[Server]:
+    with TemporaryDirectory(prefix="clstr-jetstream-") as folder:
+        async with nats_server("--jetstream", "--store_dir", folder) as server:
+            yield server
+
+
+BROKERS = {"nats": _Broker(_jetstream_server, "", 3, NATS_FAULTS), "redis": _Broker(valkey_server, "", 5)}
 TRANSPORTS = (*BROKERS, "zmq")
 
 
@@ -98,4 +107,4 @@ async def site_of(transport: str) -> AsyncIterator[Site]:
         return
     broker = BROKERS[transport]
     async with broker.start() as server:
-        yield BrokerSite(server, broker.query, broker.misses)
+        yield BrokerSite(server, broker.query, broker.misses, broker.faults)
