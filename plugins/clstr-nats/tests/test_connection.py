@@ -10,7 +10,7 @@ import nats.errors
 import pytest
 
 from clstr.errors import TransportUnavailableError
-from clstr.spi import Resolver
+from clstr.spi import Address, Resolver
 from clstr_nats._connection import Connection
 from clstr_nats._parser import LARGE
 from clstr_testing import FaultProxy, Server, no_leaks
@@ -234,3 +234,21 @@ async def test_progress_is_bytes_read_and_bytes_sent_up_to_a_mark(peer: Peer, pr
     connection.write(b"PUB a 16777216\r\n" + bytes(1 << 24) + b"\r\n")
     assert connection.unsent_bytes > 0
     assert connection.progress(connection.written) < connection.progress(0) + connection.written
+
+
+async def test_the_server_is_found_by_our_own_resolver(peer: Peer, server: Server) -> None:
+    """`_transport`: nats-py keeps the one that it finds there."""
+    asked: list[str] = []
+
+    class Names(Resolver):
+        async def resolve(self, host: str, port: int) -> list[Address]:
+            asked.append(host)
+            return await super().resolve(server.host, port)
+
+    connection = Connection(lambda *_: None, peer.denied.append, peer.losses.append)
+    await connection.dial(
+        f"nats://nats.example:{server.port}", resolver=Names(), needs_tls=False, tls=None, connect_timeout=5.0
+    )
+    await pong(connection)
+    await connection.end()
+    assert asked == ["nats.example"]
