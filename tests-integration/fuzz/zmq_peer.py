@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -120,9 +121,9 @@ class Sockets:
         """Bind the inbox."""
         return self._peer.router, endpoint
 
-    def dealer(self, place: Place, user: Outbox, _secure: object) -> Dealer:
+    def dealer(self, _endpoint: str, user: Outbox, _secure: object) -> Dealer:
         """Connect to an inbox."""
-        return self._peer.dial(place, user)
+        return self._peer.dial(user.place, user)
 
     def close(self) -> None:
         """Close nothing."""
@@ -145,7 +146,7 @@ class Peer:
         self.dealers: dict[str, Dealer] = {}
         self.answers: list[int] = []  # tokens of what the good neighbour was answered
         options = Options(bind=Bind(endpoint=HOME.address, host="127.0.0.1", port=1), heartbeat=HEARTBEAT)
-        self.link = ZmqLink(options, peer_id="home", epoch=EPOCH, max_bytes=4096, logger=LOGGER)
+        self.link = ZmqLink(options, peer_id="home", epoch=EPOCH, max_bytes=4096, logger=LOGGER, lookup=_look_up)
         self.engine = Engine(self.link, limits=Limits(drain_timeout=1.0), logger=LOGGER)
         self.rebuffs: list[Message] = []  # what a good neighbour should not hear
         self.tokens = itertools.count(1)
@@ -340,6 +341,10 @@ def run(act: Callable[[Peer], Any]) -> None:
         loop.run_until_complete(live())
         loop.close()
     assert not faults.noted, faults.noted
+
+
+async def _look_up(host: str, _port: int) -> list[str]:
+    raise socket.gaierror(socket.EAI_NONAME, f"nobody knows {host}")
 
 
 def _changes(peer: Peer) -> Iterator[tuple[object, str, object]]:

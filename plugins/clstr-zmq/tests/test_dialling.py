@@ -205,7 +205,7 @@ def _connect_nothing(socket: zmq.Socket[bytes], address: str) -> Any:
 
 async def test_sockets_without_descriptors_are_errors_that_leave_nothing() -> None:
     """An inbox, a connection, its monitor, the check of keys."""
-    sockets = Sockets(1000, Counters(), LOGGER)
+    sockets = Sockets(Counters(), LOGGER)
     try:
         for working, make in (
             (0, lambda: sockets.router("tcp://127.0.0.1:*", print, set_nothing)),

@@ -6,13 +6,15 @@ import pytest
 
 from clstr_zmq import _guests
 from clstr_zmq._guests import Guest, Guests
+from clstr_zmq._pieces import Pieces
 from clstr_zmq._protocol import Hello, Place
 from clstr_zmq._routes import Routes
 
 
 def guest(route: str, peer_id: str = "", epoch: int = 1, address: str = "") -> Guest:
     inbox = Place(address=address) if address else None
-    return Guest(route.encode(), Hello(cluster="c", peer_id=peer_id or route, epoch=epoch, inbox=inbox, max_bytes=1))
+    hello = Hello(cluster="c", peer_id=peer_id or route, epoch=epoch, inbox=inbox, max_bytes=1)
+    return Guest(route.encode(), hello, Pieces(2**20))
 
 
 async def test_a_round_ends_when_everybody_has_acknowledged_it_or_something_later() -> None:

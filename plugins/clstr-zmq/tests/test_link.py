@@ -288,7 +288,7 @@ async def test_a_peer_of_another_protocol_version_is_refused(connect: Connect, r
     refusal = await peer.heard(Refused)
     assert (refusal.code, refusal.reason) == (
         "version",
-        "this peer speaks version 1 of the protocol, the other one 9",
+        "this peer speaks version 2 of the protocol, the other one 9",
     )
 
 

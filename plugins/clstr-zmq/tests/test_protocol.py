@@ -71,14 +71,14 @@ def test_requests_and_answers_are_read_as_they_were(token: int, shard: int, body
 
 @given(st.binary(min_size=1, max_size=200), st.sampled_from(b"HXQACZ\x00"))
 def test_what_is_not_ours_is_a_value_error(data: bytes, kind: int) -> None:
-    for frame in (data, bytes((kind,)) + data, b"Hclstr" + data, b"Hclstr\x01" + data):
+    for frame in (data, bytes((kind,)) + data, b"Hclstr" + data, b"Hclstr\x02" + data):
         with contextlib.suppress(ValueError):
             decode(memoryview(frame))
 
 
 @given(st.integers(0, 255).filter(lambda version: version != protocol.VERSION), st.binary(max_size=50))
 def test_another_version_is_told_apart_whatever_its_hello_looks_like(version: int, rest: bytes) -> None:
-    with pytest.raises(VersionError, match=f"version 1 of the protocol, the other one {version}"):
+    with pytest.raises(VersionError, match=f"version 2 of the protocol, the other one {version}"):
         decode(memoryview(b"Hclstr" + bytes((version,)) + rest))
 
 
@@ -103,7 +103,7 @@ def test_another_version_is_told_apart_whatever_its_hello_looks_like(version: in
 def test_a_hello_with_a_field_out_of_its_bounds_is_garbage(fields: dict[str, object]) -> None:
     values = {"cluster": "c", "peer_id": "p", "epoch": 1, "inbox": None, "max_bytes": 1} | fields
     with pytest.raises(ValueError, match="cannot be read"):
-        decode(memoryview(b"Hclstr\x01" + msgspec.msgpack.encode(list(values.values()))))
+        decode(memoryview(b"Hclstr\x02" + msgspec.msgpack.encode(list(values.values()))))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class User:
 
 @pytest.fixture
 async def sockets() -> AsyncIterator[Sockets]:
-    made = Sockets(1000, Counters(), logging.getLogger("test"))
+    made = Sockets(Counters(), logging.getLogger("test"))
     yield made
     made.close()
     await made.wait_closed()
@@ -69,7 +69,7 @@ async def test_nothing_is_kept_for_an_inbox_that_is_not_there(sockets: Sockets, 
 
 async def test_a_connection_that_ends_is_not_made_again(sockets: Sockets, new_port: NewPort) -> None:
     port, user = new_port(), User()
-    other = Sockets(1000, Counters(), logging.getLogger("test"))
+    other = Sockets(Counters(), logging.getLogger("test"))
     other.router(f"tcp://127.0.0.1:{port}", lambda frames: None, set_nothing)
     dealer = sockets.dealer(f"tcp://127.0.0.1:{port}", user, set_nothing)
     assert await user.event() == "connected"

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from clstr.spi import Buffer
+from clstr_zmq._pieces import Pieces
 from clstr_zmq._protocol import MAX_PLACES, Hello, Place
 
 MISSED_HEARTBEATS = 3
@@ -20,9 +22,11 @@ class Guest:
     Attributes:
         route: What ZeroMQ calls its connection.
         hello: What it said.
+        pieces: Joins the pieces of its large messages.
         told: The addresses that it was told of.
         was_heard: Whether anything came from it since the last heartbeat.
         misses: Heartbeats in a row without a word from it.
+        received: ZeroMQ messages that came from it.
         sent_bytes: The bytes of answers that it was sent.
         read_bytes: How many of them it has certainly read.
         probe: A ping that it has not answered: its number, and `sent_bytes` when it was sent.
@@ -30,9 +34,11 @@ class Guest:
 
     route: bytes
     hello: Hello
+    pieces: Pieces
     told: set[str] = field(default_factory=set)
     was_heard: bool = True
     misses: int = 0
+    received: int = 0
     sent_bytes: int = 0
     read_bytes: int = 0
     probe: tuple[int, int] | None = None
@@ -41,6 +47,17 @@ class Guest:
     def unread_bytes(self) -> int:
         """The bytes of answers that it may not have read."""
         return self.sent_bytes - self.read_bytes
+
+    def receive(self, message: bytes) -> Buffer:
+        """
+        Note that it lives; return what arrived once it is whole, and nothing as long as pieces are missing.
+
+        Raises:
+            ValueError: It is a piece of nothing.
+        """
+        self.was_heard = True
+        self.received += 1
+        return self.pieces.add(message)
 
     def has_read(self, number: int) -> None:
         """It answered the ping of this number."""

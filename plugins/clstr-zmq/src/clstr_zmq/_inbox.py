@@ -15,6 +15,7 @@ from clstr.spi import Sink, unpack
 from clstr_zmq._counters import Counters
 from clstr_zmq._guests import Guest, Guests, Round
 from clstr_zmq._identity import Identity
+from clstr_zmq._pieces import SLACK_BYTES, Pieces
 from clstr_zmq._post import Post
 from clstr_zmq._protocol import (
     Ack,
@@ -183,7 +184,7 @@ class Inbox:
 
     def admit(self, route: bytes, hello: Hello) -> None:
         """Tell a newcomer everything, and everybody of the newcomer."""
-        guest = Guest(route, hello)
+        guest = Guest(route, hello, Pieces(self._me.max_bytes + SLACK_BYTES))
         if self._me.is_self(hello.peer_id, hello.epoch):
             self._post.say(route, self._me.welcome(self._place))
             self._introduce(guest)
@@ -226,7 +227,7 @@ class Inbox:
         route, frame = frames[0].bytes, frames[1]
         guest = self._guests.get(route)
         try:
-            for each in unpack(frame.bytes):
+            for each in unpack(frame.bytes if guest is None else guest.receive(frame.bytes)):
                 if guest is None:
                     self._reception.receive(route, _user_of(frame), decode(each))
                     return
@@ -237,7 +238,6 @@ class Inbox:
             self._host.sink.garbage(str(error))
 
     def _act(self, guest: Guest, message: Message) -> None:
-        guest.was_heard = True
         match message:
             case Request():
                 self._host.sink.request(message.shard, message.body, To(guest, message.token))

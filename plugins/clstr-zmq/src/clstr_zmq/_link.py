@@ -92,7 +92,7 @@ class ZmqLink(Link):
     async def open(self, sink: Sink) -> None:
         """Bind the inbox, and connect to those that answer soon."""
         self.sink = self._here.sink = sink
-        self._sockets = Sockets(self._max_bytes, self.counters, self._logger)
+        self._sockets = Sockets(self.counters, self._logger)
         self._security.start(self._sockets)
         if self._options.bind is None:
             self._identify(None)

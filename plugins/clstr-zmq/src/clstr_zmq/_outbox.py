@@ -18,6 +18,7 @@ from clstr_zmq._connection import Connection
 from clstr_zmq._guests import MISSED_HEARTBEATS
 from clstr_zmq._identity import Identity
 from clstr_zmq._names import Lookup, host_and_port, tcp_endpoint
+from clstr_zmq._pieces import SLACK_BYTES, Pieces
 from clstr_zmq._protocol import (
     MAX_SHARDS,
     Ack,
@@ -116,6 +117,7 @@ class Outbox:
         self._lookup: asyncio.Task[None] | None = None
         self._endpoints: deque[str] = deque()  # of the place's host, that are still to be tried
         self._endpoint: str = ""  # the last one that was tried
+        self._pieces = Pieces(0)  # of this connection
         self.place: Place = place
         self.peer: Welcome | None = None
         self.shards: set[int] = set()
@@ -154,6 +156,7 @@ class Outbox:
 
     def _connect(self, endpoint: str) -> None:
         self._misses, self._was_heard, self._endpoint = 0, False, endpoint
+        self._pieces = Pieces(self._caller.me.max_bytes + SLACK_BYTES)
         try:
             dealer = self._caller.dial(self, endpoint)
         except TransportUnavailableError as error:
@@ -298,7 +301,7 @@ class Outbox:
             return
         self._was_heard = True
         try:
-            for frame in unpack(frames[0].bytes):
+            for frame in unpack(self._pieces.add(frames[0].bytes)):
                 self._act(decode(frame), connection)
                 if self._connection is not connection:
                     return

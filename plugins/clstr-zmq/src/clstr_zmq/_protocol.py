@@ -14,11 +14,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 
 from clstr.spi import Buffer
+from clstr_zmq._pieces import PIECE_BYTES
 
-VERSION = 1
+VERSION = 2  # 2: large messages come in pieces
 MAX_SHARDS = 2**20  # of one peer: a stranger must not fill the memory with numbers
 MAX_PLACES = 1024
-CHUNK_BYTES = 256 * 1024  # what a message of many frames has at most; a larger frame has one of its own
+CHUNK_BYTES = PIECE_BYTES  # what a message of many frames has at most; a larger frame has one of its own
 CHUNK_FRAMES = 4096  # what `clstr.spi.unpack` takes
 SHARDS_PER_FRAME = 10_000
 FRAME_OVERHEAD = 64  # more than the kind, the token, the shard and the length before them

@@ -142,9 +142,20 @@ class Reception:
             self._doors.admit(route, hello)
             return
         number = next(self._numbers)
-        timer = self._loop.call_later(TRIAL, self._doors.dismiss, rival, "did not defend its id")
-        self._trials[route] = Trial(hello, rival, number, timer)
+        self._trials[route] = Trial(hello, rival, number, self._wait_for(rival))
         self._post.say(rival.route, Ping(number=number))
+
+    def _wait_for(self, rival: Guest) -> asyncio.TimerHandle:
+        return self._loop.call_later(TRIAL, self._judge, rival, rival.received)
+
+    def _judge(self, rival: Guest, received: int) -> None:
+        """Dismiss a guest that was silent; the answer of one that is sending much may be behind that."""
+        if rival.received == received:
+            self._doors.dismiss(rival, "did not defend its id")
+            return
+        for route, trial in self._trials_of(rival):
+            trial.timer.cancel()
+            self._trials[route] = trial._replace(timer=self._wait_for(rival))
 
     def _refuse_taken(self, route: bytes, hello: Hello) -> None:
         self.refuse(route, "taken", f"the peer id {hello.peer_id!r} belongs to another live peer: choose another one")

@@ -14,17 +14,19 @@ from zmq.utils.monitor import parse_monitor_message
 from clstr.errors import TransportUnavailableError
 from clstr_zmq._counters import Counters
 from clstr_zmq._forks import close_in_children
+from clstr_zmq._pieces import MAX_PIECE
 from clstr_zmq._wire import Receive, Wire
 
 CHECK_INTERVAL = 0.25  # seconds between two looks for wake-ups that did not come
 LINGER = 100  # milliseconds for the last words, after which closing goes on without them
 HIGH_WATER_MARK = 10_000  # messages; as many as a peer may have in flight, so that it is reached by no peer that reads
+UNREAD_MARK = 256  # messages of a peer that are kept for a loop that does not read: 16 MiB; the rest waits at the peer
 MAX_SOCKETS = 16_384
+CURVE_BYTES = 64  # more than the 33 that encryption adds to a message, before its size is checked
 HANDSHAKE_MS = 2_000
 CONNECT_MS = 2_000
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 2, 3  # the kernel's own look at connections that are silent
 UNSENT_MS = 10_000  # for bytes that the other machine does not acknowledge
-SLACK_BYTES = 64 * 1024  # what a message has beside its body
 
 _ENDED = {
     zmq.Event.CLOSED: "nobody listens there",
@@ -92,7 +94,6 @@ class Sockets:
     Makes sockets, and looks after all of them.
 
     Args:
-        max_bytes: The largest body that is received.
         counters: Where missed wake-ups are counted.
         logger: Told of defects.
 
@@ -101,11 +102,10 @@ class Sockets:
         dialled: The endpoint of each dealer.
     """
 
-    def __init__(self, max_bytes: int, counters: Counters, logger: logging.Logger) -> None:
+    def __init__(self, counters: Counters, logger: logging.Logger) -> None:
         self._loop = asyncio.get_running_loop()
         self._counters = counters
         self._logger = logger
-        self._max_message = max_bytes + SLACK_BYTES
         self._wires: set[Wire] = set()
         self._context = zmq.Context()
         self._context.set(zmq.MAX_SOCKETS, MAX_SOCKETS)
@@ -213,11 +213,11 @@ class Sockets:
 
     def _set_options(self, socket: zmq.Socket[bytes], endpoint: str) -> None:
         socket.linger = 0
-        socket.setsockopt(zmq.MAXMSGSIZE, self._max_message)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_PIECE + CURVE_BYTES)
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         socket.setsockopt(zmq.HEARTBEAT_IVL, 0)  # ZeroMQ's own can abort the process under back-pressure
         socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
-        socket.setsockopt(zmq.RCVHWM, HIGH_WATER_MARK)
+        socket.setsockopt(zmq.RCVHWM, UNREAD_MARK)
         socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         socket.setsockopt(zmq.TCP_KEEPALIVE, 1)
         socket.setsockopt(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE)

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import zmq
 
 from clstr_zmq._counters import Counters
+from clstr_zmq._pieces import split
 
 MOST_AT_ONCE = 256  # messages that are read before others on the loop have their turn
 Receive = Callable[[list[zmq.Frame]], None]
@@ -59,14 +60,17 @@ class Wire:
 
     def send(self, *frames: bytes) -> bool:
         """
-        Send a message; ``False`` if ZeroMQ has no room for it, or nobody to give it to.
+        Send a message, a large one in pieces; ``False`` if ZeroMQ has no room for it, or nobody to give it to.
+
+        Pieces that were sent before there was no room do no harm: the receiver waits for the whole message.
 
         Raises:
             GoneError: The first frame names a connection that is closed.
         """
         self._check_thread()
         try:
-            self._socket.send_multipart(frames, zmq.DONTWAIT)
+            for piece in split(frames[-1]):
+                self._socket.send_multipart((*frames[:-1], piece), zmq.DONTWAIT)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
