@@ -27,6 +27,7 @@ from clstr.errors import (
     CallCycleError,
     ClstrError,
     DrainingError,
+    HandlerError,
     HandlerTimeoutError,
     InvalidEnvelopeError,
     KeyRequiredError,
@@ -215,7 +216,7 @@ async def test_different_keys_go_on_at_once(world: World) -> None:
     world.hold("a x", "b x")
     answers = [send(handler, "a"), send(handler, "b")]
     await ticks()
-    assert world.events == ["start a", "a x", "start b", "b x"]
+    assert sorted(world.events) == ["a x", "b x", "start a", "start b"]
     await world.let_go("b x")
     assert await answers[1] == b'"x by 2"'
     assert not answers[0].done()
@@ -357,7 +358,11 @@ async def test_a_chain_that_comes_back_to_an_actor_that_starts_is_refused(
     world.hold("start a")
     outer, _ = ask(handler, "a", "outer")
     await ticks()
-    error = await refused(handling, handler, message("a"), "Worker:a#outer", "Worker:b#1")
+    start = handler._cells["a"].starting
+    assert start is not None
+    assert start.name == "Worker:a"
+    start.begin_call("Worker:a#start")
+    error = await refused(handling, handler, message("a"), "Worker:a#start", "Worker:b#1")
     assert isinstance(error, CallCycleError)
     await world.let_go("start a")
     assert await outer == b'"outer by 1"'
@@ -580,13 +585,16 @@ async def test_the_kind_of_actors_that_a_function_makes_is_known_before_the_firs
     class Curious(Worker):
         async def on_start(self) -> None:
             await super().on_start()
-            names.append(inside.name)
+            start = current()
+            assert start is not None
+            names.append(start.name)
 
     handler = ActorHandler(lambda _key: Curious())
     for key in "ab":
         with handling(envelope=message(key)) as inside:
             await handler(message(key))
-    with handling(envelope=message("c")) as inside:
+        assert inside.name == f"Curious:{key}"  # it stands for the message's own requests too
+    with handling(envelope=message("c")):
         await ActorHandler(lambda _key: Curious(), kind="Account")(message("c"))
     assert names == ["Curious:a", "Curious:b", "Account:c"]
 
@@ -834,7 +842,7 @@ async def test_nothing_can_be_spawned_when_an_actor_has_stopped_or_did_not_start
     await handler.aclose()
     await asyncio.wait(spawned)
     Worker.world.errors["start b"] = ValueError("no")
-    with pytest.raises(ValueError, match="no"):
+    with pytest.raises(HandlerError, match="ValueError: no"):
         await ActorHandler(Spawning)(message("b"))
     for actor in actors:
         with pytest.raises(RuntimeError, match="Spawning has stopped"):
@@ -914,17 +922,19 @@ async def test_a_closing_handler_waits_for_a_restart_that_is_under_way(world: Wo
     assert world.events.count("stop a") == 1
 
 
-async def test_a_failed_start_reaches_its_message_and_the_next_one_tries_again(world: World) -> None:
+async def test_a_failed_start_answers_all_that_wait_for_it_and_the_next_message_tries_again(world: World) -> None:
     handler = ActorHandler(Worker)
     world.errors["start a"] = ValueError("no database")
     world.hold("start a")
     first, second = send(handler, "a", "1"), send(handler, "a", "2")
     await ticks()
     await world.let_go("start a")
-    with pytest.raises(ValueError, match="no database"):
-        await first
-    assert await second == b'"2 by 2"'
-    assert world.events == ["start a", "start a", "a 2"]
+    for answer in (first, second):
+        with pytest.raises(HandlerError, match="ValueError: no database") as caught:
+            await answer
+        assert not caught.value.maybe_executed
+    assert await handler(message("a", "3")) == b'"3 by 2"'
+    assert world.events == ["start a", "start a", "a 3"]
 
 
 async def test_an_actor_whose_start_failed_is_forgotten_and_its_tasks_are_cancelled() -> None:
@@ -938,21 +948,123 @@ async def test_an_actor_whose_start_failed_is_forgotten_and_its_tasks_are_cancel
 
     handler = ActorHandler(Doomed, max_actors=1)
     for _ in range(2):  # the place is free again
-        with pytest.raises(ValueError, match="no database"):
+        with pytest.raises(HandlerError, match="ValueError: no database"):
             await handler(message("a"))
     assert [task.cancelled() for task in tasks] == [True, True]
     assert len(handler) == 0
 
 
-async def test_a_start_that_is_cancelled_leaves_nothing(world: World) -> None:
+async def test_a_start_goes_on_when_the_message_that_caused_it_is_given_up(world: World) -> None:
+    """It belongs to the key: a caller that is less patient than the start takes must not keep it from ever ending."""
+    handler = ActorHandler(Worker, max_actors=1)
+    world.hold("start a")
+    first = send(handler, "a", "1")
+    await ticks()
+    first.cancel()
+    await ticks()
+    second = send(handler, "a", "2")
+    await ticks()
+    assert (first.cancelled(), world.events) == (True, ["start a"])
+    await world.let_go("start a")
+    assert await second == b'"2 by 1"'
+    assert world.events == ["start a", "a 2"]
+
+
+async def test_an_actor_that_nobody_waits_for_any_more_is_idle_when_it_has_started(world: World) -> None:
     handler = ActorHandler(Worker, max_actors=1)
     world.hold("start a")
     answer = send(handler, "a")
     await ticks()
     answer.cancel()
     await ticks()
-    assert (answer.cancelled(), len(handler)) == (True, 0)
+    with pytest.raises(OverloadedError):  # it is not: its place is taken
+        await handler(message("b"))
+    await world.let_go("start a")
+    assert len(handler) == 1
     assert await handler(message("b")) == b'"x by 2"'
+    assert world.events == ["start a", "stop a", "start b", "b x"]
+
+
+async def test_a_message_that_waits_for_a_start_has_not_run_and_may_be_refused(world: World) -> None:
+    parked: list[str] = []
+
+    class Parking(Asking):
+        def park(self) -> None:
+            parked.append("park")
+
+        def unpark(self) -> None:
+            parked.append("unpark")
+
+    handler = ActorHandler(Worker)
+    world.hold("start a")
+
+    async def call() -> bytes | None:
+        set_current(Parking(envelope=message("a")))
+        return await handler(message("a"))
+
+    answer = asyncio.create_task(call())
+    await ticks()
+    assert parked == ["park"]
+    await world.let_go("start a")
+    assert await answer == b'"x by 1"'
+    assert parked == ["park", "unpark"]
+
+
+def test_a_start_has_its_own_time_whatever_that_of_its_messages(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Worker, start_timeout=5)
+        world.hold("start a")
+        answers = [send(handler, "a", str(number)) for number in range(3)]
+        await asyncio.sleep(4.9)
+        assert not any(answer.done() for answer in answers)
+        await asyncio.sleep(0.2)
+        for answer in answers:
+            error = answer.exception()
+            assert isinstance(error, HandlerError)
+            assert str(error) == "TimeoutError: it took longer than 5 s"
+        assert (world.live, len(handler)) == (0, 0)
+
+    in_virtual_time(run())
+    [record] = caplog.records
+    assert record.getMessage() == "starting an actor of kind Worker failed, 1 in a row"
+
+
+def test_a_start_that_keeps_failing_is_not_repeated_by_each_message(world: World) -> None:
+    class Broken(Worker):
+        async def on_start(self) -> None:
+            world.made += 1
+            raise ValueError("no database")
+
+    async def run() -> None:
+        handler = ActorHandler(Broken, max_actors=1)
+        for _ in range(100):
+            with pytest.raises(HandlerError, match="ValueError: no database"):
+                await handler(message("a"))
+            await asyncio.sleep(0.01)
+        assert world.made == 5  # at 0, 0.01, 0.11, 0.31 and 0.71 seconds
+        assert len(handler) == 0
+
+    in_virtual_time(run())
+
+
+async def test_a_start_that_its_release_cancels_is_no_failure_and_others_get_another(world: World) -> None:
+    handler = ActorHandler(Worker)
+    world.hold("start a")
+    first = send(handler, "a", "1")
+    await ticks()
+    await handler.release_shards([1])
+    assert isinstance(first.exception(), DrainingError)
+    world.gates.clear()
+    assert await handler(message("a", "2")) == b'"2 by 2"'
+
+
+async def test_a_start_cancelled_before_its_first_step_gives_its_turn_back(world: World) -> None:
+    handler = ActorHandler(Worker)
+    answer = send(handler, "a")
+    await asyncio.sleep(0)
+    await handler.release_shards([1])
+    await asyncio.wait((answer,))
+    assert await handler(message("a")) is not None
 
 
 async def test_a_stop_that_fails_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -996,7 +1108,7 @@ async def test_an_async_function_of_the_key_makes_actors_too() -> None:
 
 async def test_what_is_no_actor_fails_its_message() -> None:
     handler = ActorHandler(lambda _key: "Worker")  # type: ignore[arg-type,return-value]  # the mistake that this is about
-    with pytest.raises(TypeError, match=r"create must return a clstr.Actor, not 'Worker'"):
+    with pytest.raises(HandlerError, match=r"TypeError: create must return a clstr.Actor, not 'Worker'"):
         await handler(message("a"))
     assert len(handler) == 0
 
@@ -1140,10 +1252,9 @@ async def test_a_release_finds_nothing_to_stop_where_the_start_failed(world: Wor
     await ticks()
     released = asyncio.create_task(handler.release_shards([1]))
     await ticks()
-    await world.let_go("start a")
-    await released
-    assert isinstance(answer.exception(), ValueError)
-    assert (world.events, len(handler), handler._room.taken) == (["start a"], 0, 0)
+    await released  # the start was cancelled: there is no state yet
+    assert isinstance(answer.exception(), DrainingError)
+    assert (world.events, world.live, len(handler), handler._room.taken) == (["start a"], 0, 0, 0)
 
 
 @pytest.mark.parametrize("is_there", [False, True], ids=["no actor", "an actor"])

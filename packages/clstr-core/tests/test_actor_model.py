@@ -28,12 +28,14 @@ from hypothesis.stateful import (
 import clstr_testing
 from clstr._actor import Actor, handles
 from clstr._actor_handler import ActorHandler
+from clstr._actor_starts import ActorStarts
 from clstr._cell import Cell
 from clstr._context import Current, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
-from clstr._route import Call, Context, Route
+from clstr._route import Context, Route
+from clstr._starts import Start
 from clstr._turns import Place, Turns
-from clstr.errors import ClstrError, DrainingError, OverloadedError, StateNotStoredError
+from clstr.errors import ClstrError, DrainingError, HandlerError, OverloadedError, StateNotStoredError
 
 KEYS = "abc"
 MAX_ACTORS = 2
@@ -252,7 +254,8 @@ class Machine(RuleBasedStateMachine):
                 assert isinstance(error, ClstrError)
                 assert not error.maybe_executed
                 assert number not in handled, f"{number} ran, and was refused"
-            elif isinstance(error, NoStartError):
+            elif isinstance(error, HandlerError):
+                assert (error.error_type, error.maybe_executed) == ("NoStartError", False)
                 assert number not in handled, f"{number} ran, and its actor did not start"
             else:
                 assert isinstance(error, ValueError), f"{number} ended with {error!r}"
@@ -361,19 +364,17 @@ def restart_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def keep_what_did_not_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    started = ActorHandler._started
+    work = ActorStarts._work
 
-    async def and_keep(
-        self: ActorHandler, key: str, cell: Cell, call: Call | None, envelope: Envelope
-    ) -> tuple[Actor, Call]:
+    async def and_keep(self: ActorStarts, key: str, cell: Cell, start: Start, envelope: Envelope) -> None:
         try:
-            return await started(self, key, cell, call, envelope)
+            await work(self, key, cell, start, envelope)
         except NoStartError:
             cell.actor = Worker()
             cell.actor.key = key
             raise
 
-    monkeypatch.setattr(ActorHandler, "_started", and_keep)
+    monkeypatch.setattr(ActorStarts, "_work", and_keep)
 
 
 CLAIM = Turns.claim

@@ -19,6 +19,7 @@ from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._key_handler import KeyHandler
 from clstr._node import Node
+from clstr._starts import Start
 from clstr._stops import STOP_TIMEOUT
 from clstr.abc import Handler, Transport
 from clstr.errors import (
@@ -173,16 +174,56 @@ async def test_the_making_survives_the_cancellation_of_its_first_message(maker: 
     assert not maker.cancelled.is_set()
 
 
-async def test_the_making_is_cancelled_when_nobody_waits_for_it(maker: Maker) -> None:
+async def test_the_making_goes_on_when_nobody_waits_for_it(maker: Maker) -> None:
+    """It belongs to the key: callers that are less patient than it takes must not keep it from ever ending."""
     maker.gate.clear()
-    handler = KeyHandler(maker)
+    handler = KeyHandler(maker, 1)
     tasks = [await start(handler, "a") for _ in range(2)]
     for task in tasks:
         task.cancel()
-    await maker.cancelled.wait()
+    await settle()
+    maker.gate.set()
+    await settle()
+    assert maker.log == ["made a"]
+    assert await handler(keyed("a")) == b"a"
+    assert maker.calls == {"a": 1}
+    assert await handler(keyed("b")) == b"b"  # it was idle, and makes room
+    assert maker.log == ["made a", "closed a", "made b"]
+
+
+async def test_a_making_that_nobody_waits_for_is_cancelled_when_its_shard_is_released(maker: Maker) -> None:
+    maker.gate.clear()
+    handler = KeyHandler(maker)
+    (await start(handler, "a")).cancel()
+    await settle()
+    await handler.release_shards([0])
+    assert maker.cancelled.is_set()
     maker.gate.set()
     assert await handler(keyed("a")) == b"a"
     assert maker.calls == {"a": 2}
+
+
+def test_a_making_has_its_own_time_and_one_that_keeps_failing_pauses() -> None:
+    async def run() -> None:
+        maker = Maker()
+        maker.gate.clear()
+        handler = KeyHandler(maker, create_timeout=5)
+        tasks = [await start(handler, "a") for _ in range(2)]
+        await asyncio.sleep(5.1)
+        for task in tasks:
+            error = task.exception()
+            assert isinstance(error, HandlerError)
+            assert (str(error), error.maybe_executed) == ("TimeoutError: it took longer than 5 s", False)
+        maker.gate.set()
+        maker.error = ValueError("no")
+        for _ in range(100):
+            with pytest.raises(HandlerError):
+                await handler(keyed("a"))
+            await asyncio.sleep(0.01)
+        assert maker.calls == {"a": 5}  # at 0, 5.1, 5.2, 5.4 and 5.8 seconds
+        assert len(handler._entries) == 0
+
+    in_virtual_time(run())
 
 
 async def test_a_making_cancelled_before_it_began_is_forgotten(maker: Maker) -> None:
@@ -206,6 +247,7 @@ async def test_a_handler_that_was_made_in_spite_of_cancellation_is_closed(maker:
     handler = KeyHandler(stubborn)
     (await start(handler, "a")).cancel()
     await settle()
+    await handler.aclose()
     assert maker.log == ["made a", "closed a"]
 
 
@@ -219,6 +261,7 @@ async def test_a_making_that_fails_when_it_is_cancelled_is_logged(caplog: pytest
     handler = KeyHandler(clumsy)
     (await start(handler, "a")).cancel()
     await settle()
+    await handler.aclose()
     assert [(record.name, record.levelname) for record in caplog.records] == [("clstr.key_handler", "ERROR")]
     assert "clumsy" in caplog.text
 
@@ -229,7 +272,9 @@ async def test_what_create_raises_reaches_every_message_and_nothing_is_kept(make
     handler = KeyHandler(maker)
     tasks = [await start(handler, "a") for _ in range(3)]
     maker.gate.set()
-    assert [str(error) for error in await asyncio.gather(*tasks, return_exceptions=True)] == ["no"] * 3
+    errors = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [str(error) for error in errors] == ["ValueError: no"] * 3
+    assert {type(error) for error in errors} == {HandlerError}
     maker.error = None
     assert await handler(keyed("a")) == b"a"
     assert maker.calls == {"a": 2}
@@ -250,7 +295,7 @@ async def test_a_message_that_comes_after_a_failure_tries_again_even_if_others_h
     making = handler._entries["a"].making
     making.add_done_callback(lambda _: successors.append(asyncio.ensure_future(next_message())))
     maker.gate.set()
-    with pytest.raises(ValueError, match="no"):
+    with pytest.raises(HandlerError, match="ValueError: no"):
         await failed
     assert await successors[0] == b"a"
 
@@ -269,14 +314,14 @@ async def test_a_making_that_fails_as_its_last_message_is_cancelled_is_not_repor
 
 async def test_a_create_that_raises_cancelled_error_does_not_hang(maker: Maker) -> None:
     maker.error = asyncio.CancelledError()
-    with pytest.raises(asyncio.CancelledError):
+    with pytest.raises(HandlerError, match="CancelledError: it cancelled itself"):
         await KeyHandler(maker)(keyed("a"))
 
 
 @pytest.mark.parametrize("made", [None, b"bytes", 7], ids=repr)
 async def test_a_create_that_returns_no_handler_is_a_type_error(made: Any) -> None:
     handler = KeyHandler(lambda key: made)
-    with pytest.raises(TypeError, match=f"create must return a handler.*not {made!r}"):
+    with pytest.raises(HandlerError, match=f"TypeError: create must return a handler.*not {made!r}"):
         await handler(keyed("a"))
 
 
@@ -733,14 +778,15 @@ tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="
 
 
 async def test_making_and_closing_are_done_for_no_message(handling: Handling) -> None:
-    seen: list[tuple[str, str, Current | None]] = []
+    seen: list[tuple[str, str, bool]] = []
 
     class Curious(Open):
         async def aclose(self) -> None:
-            seen.append((f"close {self.key}", tenant.get(), current()))
+            seen.append((f"close {self.key}", tenant.get(), current() is None))
 
     async def create(key: str) -> Handler:
-        seen.append((f"create {key}", tenant.get(), current()))
+        inside = current()
+        seen.append((f"create {key}", tenant.get(), isinstance(inside, Start)))
         return Curious(key, [])
 
     base = contextvars.copy_context()
@@ -758,7 +804,7 @@ async def test_making_and_closing_are_done_for_no_message(handling: Handling) ->
     handler = KeyHandler(create, 1)
     for key in "ab":
         await asyncio.create_task(call(key))
-    assert seen == [(what, "the application", None) for what in ("create a", "close a", "create b")]
+    assert seen == [(what, "the application", True) for what in ("create a", "close a", "create b")]
     await handler.aclose()
 
 
@@ -872,8 +918,8 @@ async def test_nothing_is_left_after_random_cancellations(seed: int) -> None:
         await chaos.pause()
     outcomes = Counter(type(outcome) for outcome in await asyncio.gather(*tasks, return_exceptions=True))
     await handler.aclose()
-    assert outcomes.keys() <= {type(None), asyncio.CancelledError, ValueError, OverloadedError}
-    assert min(outcomes[type(None)], outcomes[asyncio.CancelledError], outcomes[ValueError]) > 50
+    assert outcomes.keys() <= {type(None), asyncio.CancelledError, HandlerError, OverloadedError}
+    assert min(outcomes[type(None)], outcomes[asyncio.CancelledError], outcomes[HandlerError]) > 50
     assert chaos.alive.total() == 0
     assert asyncio.all_tasks() == tasks_before
 

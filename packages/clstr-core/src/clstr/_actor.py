@@ -60,7 +60,13 @@ class Actor:
         cls.routes, cls.timers = declared(cls)
 
     async def on_start(self) -> None:
-        """Load the state. What it raises fails the message that it was started for, and the actor is forgotten."""
+        """
+        Load the state. It belongs to the key: it goes on when the messages that wait for it give up.
+
+        It has ``start_timeout`` of `ActorHandler`, 30 seconds by default, however long those messages may wait. If it
+        fails, all that wait are refused with a `HandlerError` and ``maybe_executed=False``, and the actor is forgotten.
+        A start that keeps failing pauses, from 0.1 to 10 seconds, in which messages are refused at once.
+        """
 
     async def on_stop(self) -> None:
         """

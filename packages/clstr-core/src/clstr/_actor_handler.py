@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import functools
-import inspect
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
 
-from clstr._actor import Actor, cancel_tasks_of
+from clstr._actor import Actor
+from clstr._actor_starts import ActorStarts
 from clstr._cell import Cell, is_to_restart, wait_for_stops
 from clstr._chain import describe, latest_call
 from clstr._context import Current, base_context, current, is_refusal_of, refuse
@@ -23,6 +22,7 @@ from clstr._message import type_name
 from clstr._paused import Paused
 from clstr._room import Room
 from clstr._route import Call, find
+from clstr._starts import START_TIMEOUT
 from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
 from clstr._task_log import TaskLog
 from clstr.errors import CallCycleError, DrainingError, OverloadedError, StateNotStoredError
@@ -53,6 +53,7 @@ class ActorHandler:
         mailbox: How many messages of one key may wait for their turn; 256 by default.
         max_stops: How many actors may stop at once; 100 by default. The others wait, idle ones in use meanwhile. Each
             stop is timed from its own start, so give it no more than what `on_stop` stores through can take at once.
+        start_timeout: Seconds that `on_start`, and the making of an actor, may take; 30 by default.
 
     Raises:
         TypeError: An argument has the wrong type.
@@ -68,10 +69,10 @@ class ActorHandler:
         max_actors: int | None = None,
         mailbox: int = MAILBOX,
         max_stops: int = MAX_STOPS,
+        start_timeout: float = START_TIMEOUT,
     ) -> None:
-        self._create = _checked_create(create)
+        _check_create(create)
         self._class: type[Actor] | None = create if isinstance(create, type) else None
-        self._kind = kind if kind is not None or self._class is None else self._class.__name__
         self._max_actors = None if max_actors is None else at_least_one("max_actors", max_actors)
         self._mailbox = at_least_one("mailbox", mailbox)
         self._cells: dict[str, Cell] = {}
@@ -81,6 +82,8 @@ class ActorHandler:
         self._task_log = TaskLog(_logger)
         self._busy = 0  # keys with messages
         self._room = Room(self._max_actors)
+        start_timeout = check_seconds("start_timeout", start_timeout)
+        self._starts = ActorStarts(create, kind, self._room, start_timeout, leave=self._leave, failed=self._failed)
         self._is_closed = False
 
     def __len__(self) -> int:
@@ -111,6 +114,7 @@ class ActorHandler:
             InvalidEnvelopeError: Its payload does not fit. No actor was started for it.
             CallCycleError: It was sent, over others, by this actor, which waits for its answer.
             DrainingError: `aclose` was called, or its shard was released while it waited.
+            HandlerError: The actor did not start; with ``maybe_executed=False``, since the message did not run.
             NotOwnerError: Its shard was released before it came here: what ran before took longer than the drain.
         """
         key = envelope.headers.get(KEY_HEADER)
@@ -122,21 +126,23 @@ class ActorHandler:
         if inside is not None:
             if inside.is_revoked:  # in line, as above
                 inside.check_held()
-            self._announce(key, inside)
+            self._starts.announce(key, inside)
             if inside.chain:
                 reentered = self._reenter(key, inside)
         cell = reentered or self._enter(key, envelope.shard)
+        failures = cell.failures
         try:
             # Its place is taken before anything is awaited; in the midst of another's turn it needs none.
             if reentered is None and not cell.turns.try_take() and not await cell.turns.take():
                 raise refuse(DrainingError(envelope.shard))
+            if cell.actor is None:
+                await self._starts.start(key, cell, envelope, failures)
             cell.begin(inside)
             try:
                 actor = cell.actor
-                if actor is None or call is None:
-                    actor, call = await self._started(key, cell, call, envelope)
-                    if inside is not None:
-                        inside.check_held()
+                assert actor is not None  # noqa: S101 -- for type checkers: it was started
+                if call is None:
+                    call = self._find(key, actor, envelope)
                 try:
                     route, message = call
                     return route.encode(await route.handler(actor, message, route.context(envelope)))
@@ -152,11 +158,11 @@ class ActorHandler:
         """
         Stop the actors of ``shards``, each after the message that it handles, and wait until their state is stored.
 
-        Nodes call this when they have drained: what still waits for its turn then is refused. After ten seconds,
-        periodic work that is under way is cancelled. At most ``max_stops`` actors stop at a time; each stop takes 30
-        seconds at most, counted from its own start. An actor that has not stopped then, since a handler or `on_stop`
-        ignores its cancellation, is logged, and stops when that ends. If the wait is cancelled, the stops go on, and
-        what they have not stored yet is logged.
+        Nodes call this when they have drained: what still waits for its turn then is refused, and starts are cancelled.
+        After ten seconds, periodic work that is under way is cancelled. At most ``max_stops`` actors stop at a time;
+        each stop takes 30 seconds at most, counted from its own start. An actor that has not stopped then, since a
+        handler or `on_stop` ignores its cancellation, is logged, and stops when that ends. If the wait is cancelled,
+        the stops go on, and what they have not stored yet is logged.
 
         Raises:
             StateNotStoredError: An `on_stop` failed, was cancelled, or has not ended. All others are stored.
@@ -165,6 +171,7 @@ class ActorHandler:
         keys = [key for key, cell in self._cells.items() if cell.shard in released]
         for key in keys:
             self._cells[key].send_away()
+            self._cells[key].cancel_start()
         await self._stop_all(keys)
 
     async def aclose(self) -> None:
@@ -208,10 +215,12 @@ class ActorHandler:
 
     # Messages.
 
-    def _announce(self, key: str, inside: Current) -> None:
-        """Say to the message that is being handled what stands for the actor on call chains."""
-        if self._kind is not None:  # nobody knows its kind before the first has been made
-            inside.name = f"{self._kind}:{key}"
+    def _find(self, key: str, actor: Actor, envelope: Envelope) -> Call:
+        """Return what ``envelope`` calls of an actor whose class was not known before."""
+        inside = current()
+        if inside is not None:
+            self._starts.announce(key, inside)  # nor was its kind
+        return find(type(actor).routes, envelope)
 
     def _reenter(self, key: str, inside: Current) -> Cell | None:
         """
@@ -243,7 +252,9 @@ class ActorHandler:
 
     def _enter(self, key: str, shard: int | None) -> Cell:
         cell = self._cells.get(key)
-        if cell is not None and cell.turns.waiting >= self._mailbox:
+        if cell is None:
+            self._starts.check(key)
+        elif cell.turns.waiting - (cell.starting is not None) >= self._mailbox:  # what a start is for waits too
             raise refuse(OverloadedError("mailbox", self._mailbox))
         if self._max_actors is not None and key not in self._idle and (cell is None or not cell.users):
             self._make_room(self._max_actors)
@@ -280,42 +291,7 @@ class ActorHandler:
             raise refuse(OverloadedError("max_actors", max_actors))
         _ = self._stop_soon(oldest, "another actor needed its place")
 
-    # Starts and stops, each in the key's turn.
-
-    async def _started(self, key: str, cell: Cell, call: Call | None, envelope: Envelope) -> tuple[Actor, Call]:
-        """Return the key's actor, started if need be, and what ``envelope`` calls, which is refused before a start."""
-        if cell.actor is not None:
-            return cell.actor, call or find(type(cell.actor).routes, envelope)
-        if not self._room.try_enter():  # `_make_room` saw to it that a place becomes free
-            await self._room.enter()
-        try:
-            actor = await self._make(key)
-            try:
-                call = call or find(type(actor).routes, envelope)
-                await actor.on_start()
-            except BaseException:
-                await cancel_tasks_of(actor, for_good=True)
-                raise
-        except BaseException:
-            self._room.leave()
-            raise
-        inside = current()
-        failed = functools.partial(self._failed, key, actor)
-        cell.start(actor, None if inside is None else inside.holds(), failed)
-        return actor, call
-
-    async def _make(self, key: str) -> Actor:
-        made = self._create() if self._class is not None else self._create(key)
-        actor = await made if inspect.isawaitable(made) else made
-        if not isinstance(actor, Actor):
-            raise TypeError(f"create must return a clstr.Actor, not {actor!r}")
-        actor.key = key
-        if self._kind is None:
-            self._kind = type(actor).__name__
-            inside = current()
-            if inside is not None:
-                self._announce(key, inside)
-        return actor
+    # Stops, each in the key's turn.
 
     def _stop_soon(self, key: str, why: str, *, first: bool = False) -> Stop:
         """Stop the actor of ``key`` in its turn: after those who wait, or ahead of them."""
@@ -361,16 +337,15 @@ class ActorHandler:
             if not ends_after_this:  # to wait for the message that this is called from would never end
                 stops[stop] = cell
         try:
-            await wait_for_stops(stops, self._kind)
+            await wait_for_stops(stops, self._starts.kind)
         except asyncio.CancelledError:
-            log_cut_short(stops, f"stopping actors of kind {self._kind}", _logger)
+            log_cut_short(stops, f"stopping actors of kind {self._starts.kind}", _logger)
             raise
         left = not_stored(stops)
         if left:
             raise StateNotStoredError(left)
 
 
-def _checked_create(create: Any) -> Callable[..., Any]:
+def _check_create(create: object) -> None:
     if not callable(create) or (isinstance(create, type) and not issubclass(create, Actor)):
         raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")
-    return create  # type: ignore[no-any-return]  # its type is the caller's promise

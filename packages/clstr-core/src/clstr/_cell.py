@@ -11,6 +11,7 @@ from clstr._actor import Actor, cancel_tasks_of
 from clstr._context import Current
 from clstr._message import type_name
 from clstr._periodic import Timer
+from clstr._starts import Start
 from clstr._stop_queue import Stop
 from clstr._stops import STOP_TIMEOUT, finish
 from clstr._turns import Place, Turns
@@ -25,8 +26,10 @@ class Cell:
     Attributes:
         actor: The actor, while there is one.
         context: What its actor's callbacks run in a copy of.
+        failures: How many starts have failed.
         is_stored: Whether the state of the last actor that was stopped is stored; true if there was none.
         places: Its stops that wait for the turn, each with its place.
+        starting: The start that has the turn.
         shard: The shard of its key, once a message has told it.
         stops: Stops under way, those that wait for the turn included.
         turns: Whose turn it is: a message's, periodic work's, or a stop's.
@@ -39,9 +42,11 @@ class Cell:
         "_timers",
         "actor",
         "context",
+        "failures",
         "is_stored",
         "places",
         "shard",
+        "starting",
         "stops",
         "turns",
         "users",
@@ -53,6 +58,8 @@ class Cell:
         self._timers: tuple[Timer, ...] = ()
         self.actor: Actor | None = None
         self.context = context
+        self.failures = 0
+        self.starting: Start | None = None
         self.is_stored = True
         self.places: dict[Stop, Place] = {}
         self.shard: int | None = None
@@ -101,8 +108,14 @@ class Cell:
             for name, seconds in timers
         )
 
+    def cancel_start(self) -> None:
+        """Cancel a start that has the turn: there is no state yet."""
+        if self.starting is not None and self.starting.task is not None:
+            self.starting.task.cancel()
+
     def cancel_work(self) -> None:
-        """Cancel periodic work that has the turn or waits for it."""
+        """Cancel a start, or periodic work, that has the turn or waits for it."""
+        self.cancel_start()
         for timer in self._timers:
             timer.cancel_run()
 
@@ -146,8 +159,9 @@ async def wait_for_stops(stops: Mapping[Stop, Cell], kind: str | None) -> None:
     """
     Wait until each of ``stops`` is over, or cannot begin since something keeps the turn of its cell.
 
-    Where a message or periodic work has the turn, the wait for it is bounded: after `STOP_TIMEOUT`, periodic work is
-    cancelled; after three times that, what has the turn ignores its cancellation, is logged, and not waited for.
+    Where a message, a start or periodic work has the turn, the wait for it is bounded: after `STOP_TIMEOUT`, starts and
+    periodic work are cancelled; after three times that, what has the turn ignores its cancellation, is logged, and not
+    waited for.
     """
     places = {stop: cell.places[stop] for stop, cell in stops.items() if stop in cell.places}
     late = await _still_waiting(places.values(), STOP_TIMEOUT)

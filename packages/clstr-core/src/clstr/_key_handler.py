@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import copy
 import functools
 import inspect
 import logging
@@ -13,16 +12,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from clstr._context import base_context, current, is_refusal_of, refuse
+from clstr._context import base_context, current, refuse
 from clstr._envelope import Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
 from clstr._limits import at_least_one, check_seconds
 from clstr._message import type_name
+from clstr._starts import START_TIMEOUT, Start, Starts
 from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
 from clstr._stops import finish
 from clstr.abc import Handler
-from clstr.errors import ClstrError, OverloadedError, StateNotStoredError
+from clstr.errors import DrainingError, OverloadedError, StateNotStoredError
 
 _logger = logging.getLogger("clstr.key_handler")
 
@@ -42,7 +42,7 @@ class _Entry:
 
     __slots__ = ("context", "handler", "is_released", "making", "shard", "users")
 
-    making: asyncio.Task[Handler]
+    making: asyncio.Task[None]
 
     def __init__(self, context: contextvars.Context, shard: int) -> None:
         self.context = context
@@ -79,10 +79,11 @@ class KeyHandler:
             ...
 
     The messages of a key are not serialised: they run at once, on one handler. However many come first together,
-    ``create`` is called once; if it raises, each of them gets the error, and the next message tries again. It goes on
-    when the message that it was called for is cancelled, as long as another waits for it. ``create`` and ``aclose``
-    belong to the key, not to a message: they run in a copy of the context of `connect`, and clients used in them
-    inherit neither deadline nor trace of a message.
+    ``create`` is called once; if it fails, each of them is refused with the error, and the next message tries again. A
+    key whose ``create`` fails again and again pauses in between, from 0.1 to 10 seconds, and refuses its messages
+    meanwhile. ``create`` and ``aclose`` belong to the key, not to a message: ``create`` goes on when the messages that
+    wait for it give up; both run in a copy of the context of `connect`, and clients used in them inherit neither
+    deadline nor trace of a message.
 
     The handler of a key in use is never given up. When ``cache_size`` is reached, the one that has been idle for
     longest makes room: its ``aclose()``, if it has one, sync or async, is called and awaited before the new one is
@@ -96,11 +97,13 @@ class KeyHandler:
         idle_after: Seconds without a message after which a handler is closed; ``None``, the default, is never.
         max_stops: How many ``aclose`` run at once; 100 by default. Give it no more than what they store through can
             take at once.
+        create_timeout: Seconds that ``create`` may take; 30 by default.
 
     Raises:
-        TypeError: ``create`` is not callable, ``cache_size`` or ``max_stops`` is not an int, or ``idle_after`` not a
-            number.
-        ValueError: ``cache_size`` or ``max_stops`` is below 1, or ``idle_after`` is not finite and above 0.
+        TypeError: ``create`` is not callable, ``cache_size`` or ``max_stops`` is not an int, or ``idle_after`` or
+            ``create_timeout`` not a number.
+        ValueError: ``cache_size`` or ``max_stops`` is below 1, or ``idle_after`` or ``create_timeout`` is not finite
+            and above 0.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class KeyHandler:
         *,
         idle_after: float | None = None,
         max_stops: int = MAX_STOPS,
+        create_timeout: float = START_TIMEOUT,
     ) -> None:
         if not callable(create):
             raise TypeError(f"create must be a function that takes a key and returns a handler, not {create!r}")
@@ -121,6 +125,7 @@ class KeyHandler:
         self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
         self._idle = IdleKeys(idle_after, self._evict, self._stops.has_room)
+        self._starts = Starts(lambda: "a handler", check_seconds("create_timeout", create_timeout), _logger)
         self._ending: dict[str, _Ending] = {}
         self._is_closed = False
 
@@ -142,7 +147,7 @@ class KeyHandler:
             OverloadedError: ``cache_size`` keys are in use.
             DrainingError: `aclose` was called.
             NotOwnerError: Its shard was released before its handler could be called.
-            TypeError: ``create`` returned no handler.
+            HandlerError: ``create`` failed; with ``maybe_executed=False``, since the message did not run.
         """
         key = required_key(envelope, is_closed=self._is_closed)
         _check_held()
@@ -150,7 +155,7 @@ class KeyHandler:
         try:
             handler = entry.handler
             if handler is None:
-                handler = await _made(entry)
+                handler = await self._made(key, entry)
                 _check_held()
             return await handler(envelope)
         finally:
@@ -190,6 +195,8 @@ class KeyHandler:
             entry.is_released = True
             if key in self._idle:
                 self._evict(key)
+            elif not entry.users:
+                self._abandon(key, entry)
         in_use = [key for key, entry in chosen.items() if entry.users and hasattr(entry.handler, "aclose")]
         inside = current()
         if inside is not None and inside.envelope.key in in_use:
@@ -218,10 +225,12 @@ class KeyHandler:
         return entry
 
     def _start(self, key: str, shard: int) -> _Entry:
+        self._starts.check(key)
         before = [self._ending[each].ended for each in (self._make_room(), key) if each in self._ending]
         entry = self._entries[key] = _Entry(base_context(), shard)
-        entry.making = asyncio.create_task(self._make(key, entry, before), context=entry.context.copy())
-        entry.making.add_done_callback(_mark_retrieved)
+        work = self._make(key, entry, before, self._starts.new(key, shard))
+        entry.making = asyncio.create_task(work, context=entry.context.copy())
+        entry.making.add_done_callback(lambda making: self._has_made(key, entry, making), context=contextvars.Context())
         return entry
 
     def _make_room(self) -> str | None:
@@ -234,29 +243,58 @@ class KeyHandler:
         self._evict(key)
         return key
 
-    async def _make(self, key: str, entry: _Entry, before: Iterable[asyncio.Future[None]]) -> Handler:
+    async def _make(self, key: str, entry: _Entry, before: Iterable[asyncio.Future[None]], start: Start) -> None:
         try:
             for ended in before:
                 await asyncio.wait((ended,))
-            made = self._create(key)
-            entry.handler = _checked(await made if inspect.isawaitable(made) else made)
+            await self._starts.run(start, functools.partial(self._call_create, key, entry))
         except BaseException:
             self._forget(key, entry)  # whoever comes from here on tries again
             raise
-        return entry.handler
+
+    async def _call_create(self, key: str, entry: _Entry) -> None:
+        made = self._create(key)
+        entry.handler = _checked(await made if inspect.isawaitable(made) else made)
+
+    def _has_made(self, key: str, entry: _Entry, making: asyncio.Task[None]) -> None:
+        if not making.cancelled():
+            making.exception()  # so that asyncio does not report what nobody waited for: it is logged
+        if entry.handler is not None and not entry.users and self._entries.get(key) is entry and key not in self._idle:
+            self._rest(key, entry)
+
+    async def _made(self, key: str, entry: _Entry) -> Handler:
+        """Wait for the handler; until then the message has not run (T7). To give up leaves the making alone."""
+        inside = current()
+        if inside is not None:
+            inside.park()
+        try:
+            await asyncio.wait((entry.making,))
+        finally:
+            if inside is not None:
+                inside.unpark()
+        if entry.handler is not None:
+            return entry.handler
+        raise refuse(DrainingError(entry.shard)) if entry.making.cancelled() else self._starts.failure(key)
 
     def _leave(self, key: str, entry: _Entry) -> None:
         entry.users -= 1
         if entry.users:
             return
-        if not entry.making.done():
-            self._forget(key, entry)
-            entry.making.cancel()
-            self._end(key, entry, functools.partial(_abandon, entry.making))
-        elif entry.handler is not None:
-            self._idle.add(key)
-            if self._is_closed or entry.is_released:
-                self._evict(key)
+        if entry.handler is not None:
+            self._rest(key, entry)
+        elif not entry.making.done() and (self._is_closed or entry.is_released):
+            self._abandon(key, entry)
+
+    def _rest(self, key: str, entry: _Entry) -> None:
+        self._idle.add(key)
+        if self._is_closed or entry.is_released:
+            self._evict(key)
+
+    def _abandon(self, key: str, entry: _Entry) -> None:
+        """Stop a making that is not to go on."""
+        self._forget(key, entry)
+        entry.making.cancel()
+        self._end(key, entry, functools.partial(_close_made, entry))
 
     def _forget(self, key: str, entry: _Entry) -> None:
         if self._entries.get(key) is entry:
@@ -300,45 +338,10 @@ def _check_held() -> None:
         inside.check_held()
 
 
-def _mark_retrieved(making: asyncio.Task[Handler]) -> None:
-    """Keep asyncio from reporting an error that nobody waited for: every message that it concerned was cancelled."""
-    if not making.cancelled():
-        making.exception()
-
-
-async def _made(entry: _Entry) -> Handler:
-    """Wait for the handler, which its message is not run before (T7). Cancelling the wait leaves the making alone."""
-    inside = current()
-    if inside is not None:
-        inside.park()
-    try:
-        await asyncio.wait((entry.making,))
-    finally:
-        if inside is not None:
-            inside.unpark()
-    error = entry.making.exception()
-    if error is not None:
-        raise _for_this_message(error)
-    return entry.making.result()
-
-
-def _for_this_message(error: BaseException) -> BaseException:
-    """Return what a message is told of a failed making: what `refuse` stamped there refuses this message."""
-    if isinstance(error, ClstrError) and is_refusal_of(error, None):
-        return refuse(copy.copy(error))
-    return error
-
-
-async def _abandon(making: asyncio.Task[Handler]) -> bool:
+async def _close_made(entry: _Entry) -> bool:
     """Wait for the end of a making that was cancelled, and close what it made all the same."""
-    await asyncio.wait((making,))
-    if making.cancelled():
-        return True
-    error = making.exception()
-    if error is None:
-        return await _close(making.result())
-    _logger.error("making a handler failed when it was cancelled", exc_info=error)
-    return True  # there is no state
+    await asyncio.wait((entry.making,))
+    return await _close(entry.handler)
 
 
 async def _close(handler: Any) -> bool:

@@ -33,11 +33,15 @@ class Start(Current, eq=False, kw_only=True):
         cause: The message that came first; ``None`` outside of transports.
         deadline: When the start is cancelled: loop time.
         slots: What it lends its slot of while it awaits a request.
+        task: What runs it.
+        refusal: Why the message that caused it needs no start, if that turned out.
     """
 
     slots: StartSlots
     cause: Current | None = None
     deadline: float = 0.0
+    task: asyncio.Task[None] | None = None
+    refusal: ClstrError | None = None
 
     def time_left(self) -> float:
         """Return the seconds until the start is cancelled."""
