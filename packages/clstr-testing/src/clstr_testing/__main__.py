@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import clstr
+from clstr_testing._check import Check
 from clstr_testing._contract import CONTRACT
 from clstr_testing._report import Result, run_suite, sentences
 from clstr_testing._suite import TransportSuite
+
+PATIENCE = 5.0  # seconds for two peers to find each other
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
         "url", help="where to connect to; {cluster} in it becomes a name of its own for each check: memory://{cluster}"
     )
     parser.add_argument("--guard", type=float, default=20.0, help="seconds after which a check is stuck (%(default)g)")
+    parser.add_argument("--only", action="append", metavar="LINE", help="check this line of the contract alone: T13")
+    parser.add_argument("--json", action="store_true", help="print a JSON object for each check, and nothing else")
     options = parser.parse_args(arguments)
 
     class Suite(TransportSuite):
@@ -33,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         guard = options.guard
 
     with _quiet():
-        return _check(Suite, parser)
+        return _check(Suite, parser, options)
 
 
 @contextmanager
@@ -48,24 +54,67 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check(suite: type[TransportSuite], parser: argparse.ArgumentParser) -> int:
+def _check(suite: type[TransportSuite], parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
     """Run the suite and print what holds."""
+    chosen = [check for check in sorted(suite.checks(), key=_line) if _is_wanted(check, options.only)]
+    if not chosen:
+        parser.error(f"no check proves {', '.join(options.only)}: lines are T1 to T17, sentences T1.1 and so on")
     try:
-        asyncio.run(_try_to_connect(suite.url))
+        asyncio.run(_try_two_peers(suite.url))
     except (clstr.ClstrError, ValueError) as error:
         parser.error(f"cannot connect: {error}")
+    except _StrangersError as error:
+        parser.error(str(error))
     results = []
-    for result in run_suite(suite):
-        _print(f"{result.status:12} {result.check.name} ({', '.join(result.check.proves)})")
+    for result in run_suite(suite, only=[check.name for check in chosen]):
+        _print(_json(result) if options.json else _text(result))
         results.append(result)
-    _print(*_table(results))
+    if not options.json:
+        _print(*_table(results))
     return int(any(result.status == "failed" for result in results))
 
 
-async def _try_to_connect(url: str) -> None:
-    """Connect once, so that a mistake in the URL is named once."""
-    async with clstr.connect(url.replace("{cluster}", "try")):
-        pass
+def _is_wanted(check: Check, only: Sequence[str] | None) -> bool:
+    return not only or any(number in only or number.partition(".")[0] in only for number in check.proves)
+
+
+def _line(check: Check) -> tuple[list[int], str]:
+    """Sort by the first sentence that a check proves: T1 comes first, T10 after T9."""
+    return [int(part) for part in check.proves[0].removeprefix("T").split(".")], check.name
+
+
+def _text(result: Result) -> str:
+    stuck = f": {result.reason}" if result.reason.startswith("stuck") else ""
+    return f"{result.status:12} {result.check.name} ({', '.join(result.check.proves)}){stuck}"
+
+
+def _json(result: Result) -> str:
+    check = result.check
+    fields = {"check": check.name, "proves": check.proves, "status": result.status, "reason": result.reason}
+    return json.dumps(fields)
+
+
+class _StrangersError(Exception):
+    """Two transports of one URL do not reach each other."""
+
+
+async def _try_two_peers(url: str) -> None:
+    """Connect twice, so that a mistake in the URL is named once, and before every check waits for it."""
+    is_isolated, url = "{cluster}" in url, url.replace("{cluster}", "try")
+    async with clstr.connect(url) as server, clstr.connect(url) as client:
+        await server.subscribe([0], _answer)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await client.request(clstr.Envelope(shard=0, type="try"), timeout=PATIENCE)
+        except (clstr.ClstrError, TimeoutError) as error:
+            hint = "" if is_isolated else "; each check needs a cluster of its own: put {cluster} into the URL"
+            raise _StrangersError(
+                f"two transports of {url} do not reach each other: {error or 'no reply'}{hint}"
+            ) from error
+
+
+async def _answer(_: clstr.Envelope) -> bytes:
+    return b""
 
 
 def _table(results: list[Result]) -> Iterator[str]:

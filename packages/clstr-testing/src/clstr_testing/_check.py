@@ -47,7 +47,7 @@ class Bench:
         capabilities: The capabilities that the transport claims.
     """
 
-    url: str = ""
+    url: Any = ""  # a string; a subclass may have a fixture of this name instead, which no other type allows
     guard: float = 20.0
     capabilities: frozenset[str] = frozenset()
     _peers: AsyncExitStack

@@ -83,7 +83,8 @@ def _run(bench: TransportSuite, check: Check, loop_factory: LoopFactory | None) 
 def _describe(error: Exception) -> str:
     """Say what went wrong, and at which line of which check."""
     if isinstance(error, TimeoutError) and not str(error):
-        return f"stuck until its guard's time was over{_where(error.__cause__ or error)}"
+        place = error.__cause__ or error
+        return f"stuck until its guard's time was over{_where(place)}{_waiting_at(place)}"
     line = _line(error)
     return f"{type(error).__name__}{_where(error)}{': ' if line else ''}{line}"
 
@@ -93,6 +94,12 @@ def _line(error: Exception) -> str:
     text = str(error).strip().partition("\n")[0]
     frames = traceback.extract_tb(error.__traceback__)
     return text or (frames[-1].line or "" if frames and isinstance(error, AssertionError) else "")
+
+
+def _waiting_at(error: BaseException) -> str:
+    """Quote the line of the check that never went on."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.endswith("_checks.py")]
+    return f": {frames[-1].line}" if frames and frames[-1].line else ""
 
 
 def _where(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
@@ -58,3 +59,28 @@ def test_a_url_that_cannot_be_connected_to_is_named_once(capsys: pytest.CaptureF
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("loopbakc") == 1
+
+
+def test_peers_that_do_not_reach_each_other_are_reported_before_any_check(capsys: pytest.CaptureFixture[str]) -> None:
+    """An anonymous hub belongs to its transport alone, as ``memory://`` does."""
+    with pytest.raises(SystemExit):
+        main(["memory://"])
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "two transports of memory:// do not reach each other" in printed.err
+    assert "put {cluster} into the URL" in printed.err
+
+
+def test_only_chooses_lines_and_json_prints_an_object_for_each_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["loopback://{cluster}", "--only", "T1", "--only", "T9.1", "--json"]) == 0
+    results = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert "passed" in {result["status"] for result in results} <= {"passed", "not checked"}
+    proved = [number for result in results for number in result["proves"]]
+    assert {"T1.1", "T1.2", "T9.1"} <= set(proved)
+    assert proved[0] == "T1.1"
+
+
+def test_an_unknown_line_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["loopback://{cluster}", "--only", "T99"])
+    assert "no check proves T99" in capsys.readouterr().err

@@ -17,7 +17,7 @@ SMALL = ["test_none_becomes_empty_bytes"]
 class Unreachable(TransportSuite):
     """Cannot connect."""
 
-    error: Exception = clstr.TransportUnavailableError("nobody is there\nand nobody will be")
+    error: Exception = ConnectionError("nobody is there\nand nobody will be")
 
     async def connect(self, **options: Any) -> clstr.Transport:
         raise self.error
@@ -67,7 +67,7 @@ def test_what_needs_a_missing_hook_is_not_checked() -> None:
 def test_the_reason_is_the_first_line_of_the_error_and_its_place() -> None:
     [failed] = run_suite(Unreachable, only=SMALL)
     assert failed.status == "failed"
-    assert failed.reason.startswith("TransportUnavailableError (_routing_checks.py:")
+    assert failed.reason.startswith("ConnectionError (_routing_checks.py:")
     assert failed.reason.endswith("): nobody is there")
 
 
@@ -83,6 +83,7 @@ def test_an_error_without_a_message_has_no_colon() -> None:
 def test_the_reason_of_a_check_that_is_stuck_says_where_it_waited() -> None:
     [failed] = run_suite(Silent, only=SMALL, loop_factory=VirtualTimeLoop)
     assert failed.reason.startswith("stuck until its guard's time was over (_routing_checks.py:")
+    assert failed.reason.endswith('): assert await client.request(envelope(data=b"x"), timeout=FAR) == b""')
 
 
 def test_a_failed_assertion_is_quoted() -> None:
