@@ -37,7 +37,7 @@ async def forking_node(url: str) -> AsyncIterator[asyncio.subprocess.Process]:
         for end in (node.kill, lambda: os.kill(worker, signal.SIGKILL)):
             with suppress(ProcessLookupError):
                 end()
-        await node.wait()
+        await node.communicate()  # reads the end of its output: the pipe is closed when the loop ends
 
 
 async def kill(node: asyncio.subprocess.Process) -> None:

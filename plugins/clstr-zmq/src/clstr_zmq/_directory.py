@@ -104,6 +104,22 @@ class Directory:
         """Do not connect to this inbox any more."""
         self._outboxes.pop(outbox.place.address, None)
 
+    def move(self, outbox: Outbox, place: Place) -> None:
+        """
+        Move an outbox to its peer's own place, and keep the address that led there apart.
+
+        That one is used again when the connection is lost, and before: see `Outbox.look_again_later`.
+        """
+        way = outbox.place
+        other = self._outboxes.get(place.address)
+        if place.address in self._own or (other is not None and other.peer is not None):
+            return
+        other = other or self._new_outbox(way)
+        self._outboxes.update({place.address: outbox, way.address: other})
+        outbox.place, other.place = place, way
+        other.yield_to(outbox)
+        other.look_again_later()
+
     def is_own(self, address: str) -> None:
         """It turned out that this address is this peer's own."""
         self._own.add(address)

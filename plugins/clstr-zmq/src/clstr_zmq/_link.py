@@ -228,7 +228,7 @@ class ZmqLink(Link):
         """Say why there is no way to an owner: nobody is, or nobody is known."""
         if self._directory.is_settling:
             return TransportUnavailableError("peers that may own the shard have not answered yet")
-        named = [outbox for outbox in self._directory if self._directory.is_named(outbox)]
+        named = [each for each in self._directory if self._directory.is_named(each) and not each.leads_home]
         if named and not self._reaches_anybody():
             problems = "; ".join(f"{outbox.place.address}: {outbox.problem}" for outbox in named)
             return TransportUnavailableError(f"no peer can be reached: {problems}")
@@ -261,18 +261,33 @@ class ZmqLink(Link):
         others = (each for each in self._directory if each is not outbox and each.peer is not None)
         twin = next((each for each in others if each.is_way_to(peer.peer_id, peer.epoch)), None)
         if self.me.is_self(peer.peer_id, peer.epoch):
-            self._directory.is_own(outbox.place.address)
-            self._directory.remove(outbox)
-            outbox.hang_up("this is the peer itself", is_polite=True)
+            outbox.come_home()
+            self._know(outbox)
         elif twin is not None:
             outbox.yield_to(twin)
+            self._know(outbox)
         elif reason := self._security.check_host(outbox.place.key, peer.peer_id):
             self.refused(outbox, Refused(code="identity", reason=reason))
         else:
             self._logger.info("connected to peer %s at %s", peer.peer_id, outbox.place.address)
+            if self._directory.is_named(outbox) and self._is_elsewhere(outbox, peer.inbox):
+                self._directory.move(outbox, peer.inbox)
             if self._inbox is not None:
                 self._inbox.tell([peer.inbox])
             self.settled()
+
+    def _know(self, outbox: Outbox) -> None:
+        """An address led to somebody known: if the URL names it, it may be several peers' and lead elsewhere later."""
+        if self._directory.is_named(outbox):
+            outbox.look_again_later()
+        elif outbox.leads_home:
+            self._directory.is_own(outbox.place.address)
+            self._directory.remove(outbox)
+
+    def _is_elsewhere(self, outbox: Outbox, place: Place) -> bool:
+        """Tell whether an outbox's peer says that it is at another place, which we would believe."""
+        way = outbox.place
+        return place.address != way.address and place.key == way.key and self._is_reachable(place)
 
     def holds(self, outbox: Outbox, shards: Iterable[int]) -> None:
         """An outbox's peer holds ``shards`` too."""

@@ -40,6 +40,7 @@ from clstr_zmq._protocol import (
 from clstr_zmq._sockets import Dealer
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect
+LONGEST_AWAY = 30.0  # seconds between two looks where an address leads that led to somebody known
 DIAL_TIMEOUT = 5.0  # seconds; ZeroMQ has 2 to connect and 2 to shake hands, and says nothing if it has no descriptor
 PATIENCE = 1.0  # seconds in which a peer that was just heard of may still turn out to hold a shard
 
@@ -100,6 +101,7 @@ class Outbox:
         problem: Why there is no connection.
         lost_at: Since when there is none, in loop time; ``None`` while there is one.
         twin: The outbox of the same peer that it has yielded to.
+        leads_home: Whether its address led to this very peer.
         is_settling: Whether it may still turn out that its peer holds a shard.
     """
 
@@ -112,7 +114,7 @@ class Outbox:
         self._fences: dict[int, asyncio.Future[None]] = {}
         self._was_heard = False
         self._misses = 0
-        self._pause = FIRST_PAUSE
+        self._pause = self._away = FIRST_PAUSE
         self._timer: asyncio.TimerHandle | None = None  # ends a dial, or the pause before one
         self._lookup: asyncio.Task[None] | None = None
         self._endpoints: deque[str] = deque()  # of the place's host, that are still to be tried
@@ -124,6 +126,7 @@ class Outbox:
         self.problem: str = "it has not answered yet"
         self.lost_at: float | None = self._loop.time()
         self.twin: Outbox | None = None
+        self.leads_home: bool = False
         self.is_settling: bool = True
         self._settling = self._loop.call_later(PATIENCE, self._settle)
 
@@ -232,7 +235,29 @@ class Outbox:
     def yield_to(self, twin: Outbox) -> None:
         """Its peer has another outbox: one is enough, as long as that one lives."""
         self.twin = twin
+        self.leads_home = False
         self.hang_up(f"it is the peer at {twin.place.address}", is_polite=True)
+        self._settle()
+
+    def come_home(self) -> None:
+        """Its address led to this very peer."""
+        self.leads_home = True
+        self.hang_up("this is the peer itself", is_polite=True)
+
+    def look_again_later(self) -> None:
+        """
+        Connect after a pause, longer each time: its address led to somebody known, and may lead elsewhere then.
+
+        So does a virtual address with several peers behind it. Peers that were led to each other, or to themselves,
+        would never learn of the rest.
+        """
+        self._stop_timer()
+        self._timer = self._loop.call_later(self._away, self._look_again)
+        self._away = min(2 * self._away, LONGEST_AWAY)
+
+    def _look_again(self) -> None:
+        self.twin = None
+        self.dial()
 
     def take_over(self, twin: Outbox) -> None:
         """Dial again if it has yielded to ``twin``."""
