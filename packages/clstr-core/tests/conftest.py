@@ -12,10 +12,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
-from clstr._context import Current, is_refusal_of, set_current
+from clstr._context import Current, is_refusal_of, refuse, set_current
 from clstr._envelope import Envelope
 from clstr.abc import CloseReport, Handler, ReleaseReport, Subscription, Transport
-from clstr.errors import HandlerError, NoShardSubscriberError
+from clstr.errors import EnvelopeExpiredError, HandlerError, NoShardSubscriberError
 
 Sent = list[tuple[Envelope, float]]
 Serve = Callable[[Handler], None]
@@ -29,6 +29,10 @@ class FakeCurrent(Current, kw_only=True):
 
     def time_left(self) -> float:
         return self.left
+
+    def check_time(self) -> None:
+        if self.left <= 0:
+            raise refuse(EnvelopeExpiredError(self.envelope.shard, 1.0))
 
     def lend(self) -> None:
         """A fake has no slot."""

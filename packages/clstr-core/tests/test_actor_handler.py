@@ -27,6 +27,7 @@ from clstr.errors import (
     CallCycleError,
     ClstrError,
     DrainingError,
+    EnvelopeExpiredError,
     HandlerError,
     HandlerTimeoutError,
     InvalidEnvelopeError,
@@ -1205,6 +1206,27 @@ async def test_there_are_never_more_than_max_actors_between_start_and_stop(world
     assert (world.peak, refusals) == (3, 0)
     await handler.aclose()
     assert (world.live, len(handler)) == (0, 0)
+
+
+async def test_a_message_that_expires_while_its_actor_starts_is_not_handled(world: World, handling: Handling) -> None:
+    handler = ActorHandler(Worker)
+    envelope = message("a")
+    with handling(envelope=envelope, left=0) as inside, pytest.raises(EnvelopeExpiredError) as caught:
+        await handler(envelope)
+    assert is_refusal_of(caught.value, inside)
+    assert world.events == ["start a"]
+    assert await handler(message("a")) == b'"x by 1"'
+
+
+async def test_a_message_that_expires_while_it_waits_for_another_actor_to_stop_is_not_handled(
+    world: World, handling: Handling
+) -> None:
+    handler = ActorHandler(Worker, max_actors=1)
+    await handler(message("a"))
+    envelope = message("b")
+    with handling(envelope=envelope, left=0), pytest.raises(EnvelopeExpiredError):
+        await handler(envelope)
+    assert world.events == ["start a", "a x", "stop a", "start b"]  # a start belongs to its key, not to a message
 
 
 # The end.

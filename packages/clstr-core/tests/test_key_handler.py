@@ -24,6 +24,7 @@ from clstr._stops import STOP_TIMEOUT
 from clstr.abc import Handler, Transport
 from clstr.errors import (
     DrainingError,
+    EnvelopeExpiredError,
     HandlerError,
     KeyRequiredError,
     MissingKeyHeaderError,
@@ -131,6 +132,16 @@ async def test_each_key_has_a_handler_of_its_own(maker: Maker) -> None:
     handler = KeyHandler(maker)
     assert [await handler(keyed(key)) for key in "abab"] == [b"a", b"b", b"a", b"b"]
     assert maker.calls == {"a": 1, "b": 1}
+
+
+async def test_a_message_that_expires_while_its_handler_is_made_never_starts(maker: Maker, handling: Handling) -> None:
+    handler = KeyHandler(maker)
+    with handling(envelope=keyed("a"), left=0) as inside, pytest.raises(EnvelopeExpiredError) as caught:
+        await handler(keyed("a"))
+    assert is_refusal_of(caught.value, inside)
+    assert not maker.made["a"].entered.is_set()
+    assert await handler(keyed("a")) == b"a"
+    assert maker.calls == {"a": 1}
 
 
 async def test_create_may_be_sync() -> None:

@@ -135,10 +135,13 @@ class ActorHandler:
             # Its place is taken before anything is awaited; in the midst of another's turn it needs none.
             if reentered is None and not cell.turns.try_take() and not await cell.turns.take():
                 raise refuse(DrainingError(envelope.shard))
-            if cell.actor is None:
+            is_new = cell.actor is None
+            if is_new:
                 await self._starts.start(key, cell, envelope, failures)
             cell.begin(inside)
             try:
+                if is_new and inside is not None:
+                    inside.check_time()  # the start may have blocked the loop
                 actor = cell.actor
                 assert actor is not None  # noqa: S101 -- for type checkers: it was started
                 if call is None:

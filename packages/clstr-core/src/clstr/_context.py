@@ -85,6 +85,15 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
         """Return what the message ends with if its time is over, else ``None``."""
         return None
 
+    def check_time(self) -> None:
+        """
+        Refuse the message if its time is over; called where its own work is about to begin after a wait.
+
+        Raises:
+            EnvelopeExpiredError: Its TTL is over.
+            OverloadedError: It waited as long as a handler may take.
+        """
+
     def lend(self) -> None:
         """Give the slot to others while the handler only waits (T6). Calls nest; each needs its `reclaim`."""
         raise NotImplementedError

@@ -273,6 +273,8 @@ class KeyHandler:
             if inside is not None:
                 inside.unpark()
         if entry.handler is not None:
+            if inside is not None:
+                inside.check_time()
             return entry.handler
         raise refuse(DrainingError(entry.shard)) if entry.making.cancelled() else self._starts.failure(key)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-from clstr._context import current
+from clstr._context import Current, current
 
 
 class Room:
@@ -41,20 +41,22 @@ class Room:
         if inside is not None:
             inside.park()  # what stops may need the slot
         try:
-            await self._wait()
+            await self._wait(inside)
         finally:
             if inside is not None:
                 inside.unpark()
 
-    async def _wait(self) -> None:
+    async def _wait(self, inside: Current | None) -> None:
         """Wait for the place of one that leaves, in order of arrival."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         try:
             await place
+            if inside is not None:
+                inside.check_time()
         except BaseException:
             if place.done() and not place.cancelled():
-                self.leave()  # it was given the place in the tick in which it was cancelled
+                self.leave()  # it was given the place, and was cancelled in that tick, or its time is over
             raise
 
     def leave(self) -> None:

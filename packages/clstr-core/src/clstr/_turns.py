@@ -51,12 +51,20 @@ class Turns:
         return place
 
     async def wait(self, place: Place) -> bool:
-        """Wait for one's turn, which needs its `end`; return ``False`` if one was sent away."""
+        """
+        Wait for the turn, which needs its `end`; return ``False`` if one was sent away.
+
+        Raises:
+            ClstrError: The time of the message that is being handled is over: a refusal.
+        """
         inside = None if place.done() else current()
         if inside is not None:
             inside.park()
         try:
-            return await place
+            is_mine = await place
+            if is_mine and inside is not None:
+                inside.check_time()  # whoever had the turn may have blocked the loop: no timer has noticed yet
+            return is_mine
         except BaseException:
             self._give_up(place)
             raise

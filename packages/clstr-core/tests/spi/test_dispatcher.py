@@ -14,6 +14,7 @@ import pytest
 
 from clstr._context import base_context, current
 from clstr._envelope import Envelope
+from clstr._turns import Turns
 from clstr.errors import (
     ClstrError,
     DrainingError,
@@ -977,6 +978,87 @@ async def test_what_expires_before_a_handlers_first_step_is_refused(
     assert isinstance(error, EnvelopeExpiredError)
     assert not error.maybe_executed
     assert worker.started == []
+
+
+@pytest.mark.usefixtures("lazy")
+@pytest.mark.parametrize("oneway", [False, True])
+async def test_a_message_whose_time_is_over_at_its_first_step_never_starts(
+    engine: Engine, link: FakeLink, worker: Worker, clock: VirtualLoop, *, oneway: bool
+) -> None:
+    """Another callback blocks the loop after the task was created; the timer wheel turns only after the first step."""
+    await engine.subscribe([1], worker)
+    link.deliver("late", ttl_ms=50, oneway=oneway)
+    link.deliver("patient", ttl_ms=5000)
+    clock.jump(0.06)
+    await ticks()
+    assert worker.started == ["patient"]
+    assert engine.stats.refused == 1
+    error = link.answer_to("late")
+    if oneway:
+        assert (error, engine.stats.notify_failures) == (None, 1)
+    else:
+        assert isinstance(error, EnvelopeExpiredError)
+        assert (error.ttl, error.maybe_executed) == (0.05, False)
+    await worker.finish("patient")
+
+
+async def test_handlers_that_block_the_loop_one_after_the_other_start_nothing_that_expired_meanwhile(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    """With eager tasks each blocks inside of the loop that starts those that wait: it must look at the clock again."""
+    engine = await open_engine(max_concurrent=1)
+    started: list[str] = []
+    let_go = asyncio.Event()
+
+    async def handler(envelope: Envelope) -> bytes:
+        started.append(envelope.type)
+        if envelope.type == "first":
+            await let_go.wait()
+        clock.jump(1)
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("first")
+    await ticks()
+    for number in range(3):
+        link.deliver(f"waits {number}", ttl_ms=2500)
+    let_go.set()
+    await ticks()
+    assert started == ["first", "waits 0", "waits 1"]
+    assert isinstance(link.answer_to("waits 2"), EnvelopeExpiredError)
+
+
+async def test_a_message_whose_time_is_over_when_its_turn_comes_never_starts(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    """The message before it blocks the loop in its last step."""
+    turns, handled = Turns(), list[str]()
+    let_go = asyncio.Event()
+
+    async def handler(envelope: Envelope) -> bytes:
+        assert await turns.take()
+        try:
+            handled.append(envelope.type)
+            if envelope.type == "blocks":
+                await let_go.wait()
+                clock.jump(1)
+        finally:
+            turns.end()
+        return b""
+
+    await engine.subscribe([1], handler)
+    link.deliver("blocks")
+    link.deliver("late", ttl_ms=500)
+    link.deliver("patient")
+    await ticks()
+    let_go.set()
+    await ticks()
+    assert handled == ["blocks", "patient"]
+    error = link.answer_to("late")
+    assert isinstance(error, EnvelopeExpiredError)
+    assert not error.maybe_executed
+    assert link.answer_to("patient") == b""
+    assert leftovers(engine) == {}
 
 
 # Waiting for a turn at a key is not running.

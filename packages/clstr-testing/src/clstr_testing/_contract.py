@@ -26,7 +26,7 @@ CONTRACT: dict[str, str] = {
     "T7.2": "the TTL that is left counts too",
     "T7.3": "the slot is free only when the task has really ended",
     "T8.1": "a request carries the smaller of ttl and timeout, a notify its ttl alone",
-    "T8.2": "a message that expires while it waits never starts: EnvelopeExpiredError",
+    "T8.2": "a message that expires before its handler's first step never starts: EnvelopeExpiredError",
     "T8.3": "an envelope that has expired is not sent",
     "T9.1": "a request ends by its timeout, with RequestTimeoutError",
     "T9.2": "when a cancelled await has raised, nothing of it is kept",

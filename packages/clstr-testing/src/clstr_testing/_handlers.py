@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import Callable
-from typing import Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Self
 
 import clstr
+from clstr_testing._virtual_time import VirtualTimeLoop
 
 FAR = 60.0
 """Seconds that nothing in a check waits for: what comes "at once" comes before a check's guard does."""
@@ -95,6 +99,42 @@ class Gate:
         for condition, noticed in self._waiters:
             if not noticed.done() and condition():
                 noticed.set_result(None)
+
+
+_is_delayed: ContextVar[bool] = ContextVar("is_delayed", default=False)
+
+
+@contextmanager
+def late_first_steps(seconds: float) -> Iterator[ContextVar[bool]]:
+    """
+    Block the loop for ``seconds`` between the creation of a handler's task and its first step.
+
+    So does another handler that does not wait. It concerns the handlers of transports that are opened while the
+    variable that this yields is true: handlers start in the context of `clstr.connect`.
+    """
+    loop = asyncio.get_running_loop()
+
+    def create(loop: asyncio.AbstractEventLoop, work: Any, **options: Any) -> asyncio.Task[Any]:  # Any: of the loop
+        task = asyncio.Task(work, loop=loop, **options)
+        if (context := options.get("context")) is not None and context.get(_is_delayed):
+            block(seconds)
+        return task
+
+    before = loop.get_task_factory()
+    loop.set_task_factory(create)
+    try:
+        yield _is_delayed
+    finally:
+        loop.set_task_factory(before)
+
+
+def block(seconds: float) -> None:
+    """Let ``seconds`` pass on the running loop's clock without letting it turn."""
+    loop = asyncio.get_running_loop()
+    if isinstance(loop, VirtualTimeLoop):
+        loop.pass_time(seconds)
+    else:
+        time.sleep(seconds)
 
 
 async def settle(ticks: int = 50) -> None:

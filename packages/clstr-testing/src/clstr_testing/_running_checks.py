@@ -8,7 +8,7 @@ from collections import defaultdict
 
 import clstr
 from clstr_testing._check import Bench, proves
-from clstr_testing._handlers import FAR, Gate, echo, envelope, settle
+from clstr_testing._handlers import FAR, Gate, echo, envelope, late_first_steps, settle
 from clstr_testing._outcomes import failure
 
 
@@ -215,6 +215,21 @@ class RunningChecks(Bench):
         await first
         await settle()
         assert gate.started == {b"first": 1}
+
+    @proves("T8.2")
+    async def test_a_message_that_expires_before_its_first_step_never_starts(self) -> None:
+        """The loop is busy between the start and the first step, and no timer has noticed that the time is over."""
+        client = await self.peer()
+        gate = Gate(is_open=True)
+        with late_first_steps(0.2) as is_delayed:
+            undo = is_delayed.set(True)
+            server = await self.peer()
+            is_delayed.reset(undo)
+            await server.subscribe([0], gate)
+            late = client.request(envelope(data=b"late", ttl_ms=100), timeout=FAR)
+            assert not (await failure(late, clstr.EnvelopeExpiredError)).maybe_executed
+            assert await client.request(envelope(data=b"patient"), timeout=FAR) == b"patient"
+        assert gate.started == {b"patient": 1}
 
     @proves("T8.3")
     async def test_an_expired_envelope_is_not_sent(self) -> None:

@@ -173,7 +173,7 @@ class HandlerTimeoutIsSilent(Dispatcher):
         super()._cancel(delivery)
 
 
-@breaks("T7.2")
+@breaks("T7.2", "T8.2")
 class TtlEndsAtTheStart(Dispatcher):
     """What has started in time may run as long as any other."""
 
@@ -216,6 +216,15 @@ class ExpiredOnlyAtItsTurn(Dispatcher):
             super()._start(delivery)
         else:
             self._answers.refuse(delivery, clstr.EnvelopeExpiredError(delivery.envelope.shard, 1.0))
+
+
+@breaks("T8.2")
+class ExpiredAtItsFirstStepRuns(Dispatcher):
+    """The clock is looked at when a task is created, and not when it begins."""
+
+    async def _run(self, delivery: Delivery) -> None:
+        delivery.deadline = math.inf
+        await super()._run(delivery)
 
 
 @breaks("T7.3")
@@ -278,11 +287,11 @@ class _SendsExpired(Sender):
     ) -> _Call:
         call = super()._new_call(envelope, timeout, now, inside, oneway=oneway)
         if oneway == self.oneway:
-            call.expires = max(call.expires, now + 1)
+            call.expires = max(call.expires, now + 0.05)  # less than any TTL of a check
         return call
 
 
-@breaks("T7.2", "T8.3")
+@breaks("T8.3")
 class ExpiredRequestSent(_SendsExpired):
     """A request is sent although its TTL is over."""
 

@@ -65,7 +65,10 @@ def test_what_needs_a_missing_hook_is_not_checked() -> None:
 
 
 def test_the_reason_is_the_first_line_of_the_error_and_its_place() -> None:
-    [failed] = run_suite(Unreachable, only=SMALL)
+    class TwoLines(Unreachable):
+        error = ConnectionError("nobody is there\nand nobody will be")  # clstr's own errors escape their line breaks
+
+    [failed] = run_suite(TwoLines, only=SMALL)
     assert failed.status == "failed"
     assert failed.reason.startswith("ConnectionError (_routing_checks.py:")
     assert failed.reason.endswith("): nobody is there")

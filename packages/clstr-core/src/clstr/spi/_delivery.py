@@ -7,7 +7,7 @@ import contextvars
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from clstr._context import Current
+from clstr._context import Current, refuse
 from clstr._wire import Codec
 from clstr.errors import HandlerTimeoutError
 
@@ -83,6 +83,12 @@ class Delivery(Current, eq=False, kw_only=True):
         """Return what the message ends with if its time is over, else ``None``."""
         is_over = self.dispatcher.time_left(self) <= CLOCK_STEP
         return HandlerTimeoutError(self.envelope.shard, self.timeout) if is_over else None
+
+    def check_time(self) -> None:
+        """Refuse the message if its time is over."""
+        too_late = self.dispatcher.too_late(self)
+        if too_late is not None:
+            raise refuse(too_late)
 
     def lend(self) -> None:
         """Give the slot to others while the handler only waits."""

@@ -153,8 +153,13 @@ class Dispatcher:
 
     async def _run(self, delivery: Delivery) -> None:
         delivery.begun = True
-        if delivery.task is not None:
+        if delivery.task is not None:  # this is not inside of `_start`: other callbacks may have blocked the loop
             delivery.task.remove_done_callback(delivery.ended_by)
+            # Only a TTL refuses it here: how long a handler may take says nothing of how late it may begin.
+            if delivery.deadline <= self._loop.time() and delivery.timeout < self._limits.handler_timeout:
+                self._answers.refuse(delivery, expired(delivery))
+                self.end(delivery)
+                return
         set_current(delivery)
         try:
             answer = delivery.subscription.handler(delivery.envelope)
@@ -194,10 +199,10 @@ class Dispatcher:
 
     def _start_waiting(self) -> None:
         self._wake_scheduled = False
-        now = self._loop.time()
         for queue in (self._nested, self._outer):
             while queue and self._has_slot(delivery := next(iter(queue))):
-                if delivery.deadline <= now:  # the wheel may be 10 ms late, and a busy loop later
+                # The wheel may be 10 ms late, a busy loop later, and with eager tasks the last start ran a handler.
+                if delivery.deadline <= self._loop.time():
                     self._refuse_waiting(delivery, expired(delivery))
                 else:
                     self._dequeue(queue, delivery)
@@ -259,6 +264,10 @@ class Dispatcher:
             self._cancel(delivery)
         else:
             self._refuse_unbegun(delivery, self._waited_too_long(delivery))
+
+    def too_late(self, delivery: Delivery) -> ClstrError | None:
+        """Return what refuses a message that has a task if its time is over before its handler has begun."""
+        return self._waited_too_long(delivery) if delivery.deadline <= self._loop.time() else None
 
     def _waited_too_long(self, delivery: Delivery) -> ClstrError:
         """Say which bound ended the wait of a message that has a task: its TTL, or that of every handler."""
