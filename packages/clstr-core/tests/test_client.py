@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from clstr._client import Client, check_key
 from clstr._envelope import Envelope
 from clstr._hashing import shard_for_key
-from clstr._metrics import NoMetrics
+from clstr._metrics import Metrics
 from clstr._scoped_client import ScopedClient
 from clstr.abc import Handler, Transport
 from clstr.errors import InvalidEnvelopeError, KeyRequiredError, NoShardSubscriberError, ReservedHeaderError
@@ -235,7 +235,7 @@ async def test_metrics_are_told(transport: Transport, serve: Serve) -> None:
     serve(echo)
     told = []
 
-    class Recorder(NoMetrics):
+    class Recorder(Metrics):
         def request_completed(self, message_type: str, *, success: bool) -> None:
             told.append((message_type, success))
 

@@ -11,13 +11,13 @@ import pytest
 
 from clstr._context import Current, refuse
 from clstr._handler_metrics import HandlerMetrics, is_refusal
-from clstr._metrics import MAX_LABELS, OTHER, NoMetrics
+from clstr._metrics import MAX_LABELS, OTHER, Metrics
 from clstr.errors import UnknownMessageError
 
 Handling = Callable[..., AbstractContextManager[Current]]
 
 
-class Recorder(NoMetrics):
+class Recorder(Metrics):
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
@@ -26,6 +26,9 @@ class Recorder(NoMetrics):
 
     def handler_completed(self, message_type: str, *, success: bool) -> None:
         self.calls.append(("completed", message_type, success))
+
+    def queue_wait(self, message_type: str, seconds: float) -> None:
+        self.calls.append(("wait", message_type, seconds))
 
     def handlers_active(self, node_id: str, count: int) -> None:
         self.calls.append(("active", node_id, count))
@@ -43,7 +46,12 @@ async def test_a_handler_is_measured_from_start_to_end(clock: list[float]) -> No
     with HandlerMetrics(recorder, "n").measure("Get"):
         clock[0] += 3.0
         assert recorder.calls == [("active", "n", 1)]
-    assert recorder.calls[1:] == [("active", "n", 0), ("duration", "Get", 3.0), ("completed", "Get", True)]
+    assert recorder.calls[1:] == [
+        ("active", "n", 0),
+        ("wait", "Get", 0.0),
+        ("duration", "Get", 3.0),
+        ("completed", "Get", True),
+    ]
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), asyncio.CancelledError()], ids=["raised", "cancelled"])
@@ -51,7 +59,47 @@ async def test_a_handler_that_fails_is_measured_too(error: BaseException, clock:
     recorder = Recorder()
     with pytest.raises(type(error)), HandlerMetrics(recorder, "n").measure("Get"):
         raise error
-    assert recorder.calls[1:] == [("active", "n", 0), ("duration", "Get", 0.0), ("completed", "Get", False)]
+    assert recorder.calls[1:] == [
+        ("active", "n", 0),
+        ("wait", "Get", 0.0),
+        ("duration", "Get", 0.0),
+        ("completed", "Get", False),
+    ]
+
+
+async def test_waiting_for_a_slot_or_a_turn_is_not_running(clock: list[float], handling: Handling) -> None:
+    recorder = Recorder()
+    with handling() as inside:
+        inside.received = clock[0] - 2.0
+        with HandlerMetrics(recorder, "n").measure("Get"):
+            meter = inside.meter
+            assert meter is not None
+            for seconds, change in ((1, meter.pause), (8, meter.pause), (16, meter.resume), (32, meter.resume)):
+                clock[0] += seconds
+                change()
+            clock[0] += 64.0
+    assert inside.meter is None
+    assert recorder.calls == [
+        *[("active", "n", count) for count in (1, 0, 1, 0)],
+        ("wait", "Get", 2.0 + 8.0 + 16.0 + 32.0),
+        ("duration", "Get", 1.0 + 64.0),
+        ("completed", "Get", True),
+    ]
+
+
+async def test_a_handler_that_ends_while_it_waits_was_not_active(clock: list[float], handling: Handling) -> None:
+    recorder = Recorder()
+    with handling() as inside, HandlerMetrics(recorder, "n").measure("Get"):
+        assert inside.meter is not None
+        inside.meter.pause()
+        clock[0] += 4.0
+    assert recorder.calls == [
+        ("active", "n", 1),
+        ("active", "n", 0),
+        ("wait", "Get", 4.0),
+        ("duration", "Get", 0.0),
+        ("completed", "Get", True),
+    ]
 
 
 async def test_handlers_that_run_at_once_are_counted() -> None:

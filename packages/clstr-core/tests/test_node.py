@@ -15,7 +15,7 @@ from clstr._client import Client
 from clstr._context import Current, is_refusal_of, refuse
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._hashing import MAX_SHARDS, shards_for_node
-from clstr._metrics import NoMetrics
+from clstr._metrics import Metrics
 from clstr._node import Node
 from clstr._node_info import NodeInfo
 from clstr.abc import CloseReport, Handler, ReleaseReport, ServerTransport, Subscription, Transport
@@ -115,7 +115,7 @@ async def held() -> HeldTransport:
     return HeldTransport()
 
 
-class Recorder(NoMetrics):
+class Recorder(Metrics):
     def __init__(self) -> None:
         self.calls: list[tuple[Any, ...]] = []
 
@@ -191,6 +191,11 @@ class TestMaking:
     def test_it_needs_a_handler(self, transport: Transport, handler: Any) -> None:
         with pytest.raises(TypeError, match="handler must be an async function"):
             Node(transport, handler, shards=[1])
+
+    def test_its_metrics_derive_from_the_class(self, transport: Transport) -> None:
+        wrong: Any = object()  # a user's mistake that types would show
+        with pytest.raises(TypeError, match=r"subclass of clstr\.Metrics, not object"):
+            Node(transport, answer, shards=[1], metrics=wrong)
 
 
 class TestLife:
@@ -809,7 +814,7 @@ class TestHandlersWithState:
 
 class TestMistakes:
     async def test_what_fails_after_subscribing_leaves_nothing_subscribed(self, held: HeldTransport) -> None:
-        class Broken(NoMetrics):
+        class Broken(Metrics):
             def shards_owned(self, node_id: str, count: int) -> None:
                 if count:
                     raise ZeroDivisionError
@@ -846,7 +851,7 @@ class TestMistakes:
     ) -> None:
         completed: list[bool] = []
 
-        class Counting(NoMetrics):
+        class Counting(Metrics):
             def handler_completed(self, message_type: str, *, success: bool) -> None:
                 completed.append(success)
 

@@ -11,7 +11,7 @@ import pytest
 
 from clstr._context import Current
 from clstr._envelope import Envelope
-from clstr._metrics import NoMetrics
+from clstr._metrics import Metrics
 from clstr._send_options import SendOptions
 from clstr._sender import TRACE_HEADERS, Destination, Sender, error_label
 from clstr.abc import Handler, Transport
@@ -38,7 +38,7 @@ OPTIONS = SendOptions.of(None, None, 5.0)
 TO = Destination(3, "a")
 
 
-class Recorder(NoMetrics):
+class Recorder(Metrics):
     """Keeps what a client measures."""
 
     def __init__(self) -> None:
@@ -93,10 +93,10 @@ async def test_with_a_ttl_the_time_is_stamped(
 
 
 @pytest.mark.parametrize("send", [Sender.request, Sender.notify], ids=["request", "notify"])
-@pytest.mark.parametrize("metrics", [None, NoMetrics()], ids=["unmeasured", "measured"])
+@pytest.mark.parametrize("metrics", [None, Metrics()], ids=["unmeasured", "measured"])
 class TestInsideAHandler:
     async def test_it_waits_no_longer_than_the_handler_may_run(
-        self, transport: Transport, sent: Sent, serve: Serve, handling: Handling, send: Send, metrics: NoMetrics | None
+        self, transport: Transport, sent: Sent, serve: Serve, handling: Handling, send: Send, metrics: Metrics | None
     ) -> None:
         serve(answer)
         sender = Sender(transport, metrics)
@@ -107,7 +107,7 @@ class TestInsideAHandler:
         assert sent[0][0].ttl_ms == 9000
 
     async def test_without_time_left_nothing_is_sent(
-        self, transport: Transport, sent: Sent, handling: Handling, send: Send, metrics: NoMetrics | None
+        self, transport: Transport, sent: Sent, handling: Handling, send: Send, metrics: Metrics | None
     ) -> None:
         with handling(left=0.0), pytest.raises(RequestTimeoutError) as caught:
             await send(Sender(transport, metrics), TO, "Get", b"", OPTIONS)
@@ -116,7 +116,7 @@ class TestInsideAHandler:
         assert sent == []
 
     async def test_trace_headers_are_passed_on(
-        self, transport: Transport, sent: Sent, serve: Serve, handling: Handling, send: Send, metrics: NoMetrics | None
+        self, transport: Transport, sent: Sent, serve: Serve, handling: Handling, send: Send, metrics: Metrics | None
     ) -> None:
         serve(answer)
         trace = {name: f"its {name}" for name in TRACE_HEADERS}
@@ -127,7 +127,7 @@ class TestInsideAHandler:
         assert sent[1][0].headers == {**trace, "baggage": "own", "x-clstr-key": "a"}
 
     async def test_once_it_has_ended_nothing_is_inherited(
-        self, transport: Transport, sent: Sent, serve: Serve, handling: Handling, send: Send, metrics: NoMetrics | None
+        self, transport: Transport, sent: Sent, serve: Serve, handling: Handling, send: Send, metrics: Metrics | None
     ) -> None:
         serve(answer)
         with handling(left=0.0, headers={"trace-id": "1"}) as current:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import Context, ContextVar, copy_context
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -12,6 +12,16 @@ from clstr._envelope import Envelope
 from clstr.errors import ClstrError, HandlerTimeoutError, NotOwnerError
 
 E = TypeVar("E", bound=ClstrError)
+
+
+class Meter(Protocol):
+    """What measures a handler: told when it waits for its turn, and when that wait ends. Waits may nest."""
+
+    def pause(self) -> None:
+        """The handler waits for its turn."""
+
+    def resume(self) -> None:
+        """One wait has ended."""
 
 
 class Current(msgspec.Struct, eq=False, kw_only=True):
@@ -27,6 +37,8 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
         calls: Its own requests that await an answer now, as they stand on chains; ``None`` before the first.
         is_revoked: Whether its shard was released while its handler ran: it must not touch state of a key from now on,
             unless it has it already.
+        received: When the node read it, on the loop's clock; ``None`` outside of transports.
+        meter: What measures its handler, if anything does.
     """
 
     envelope: Envelope
@@ -36,6 +48,8 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     name: str | None = None
     calls: set[str] | None = None
     is_revoked: bool = False
+    received: float | None = None
+    meter: Meter | None = None
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: payloads are no text for logs

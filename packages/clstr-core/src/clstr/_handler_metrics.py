@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from clstr._context import current, is_refusal_of
@@ -25,11 +25,9 @@ class HandlerMetrics:
 
     @contextmanager
     def measure(self, message_type: str) -> Generator[None]:
-        """Measure a handler, from its start to its end."""
-        clock = asyncio.get_running_loop().time
-        started = clock()
+        """Measure a handler from its start to its end: how long it runs, and how long its message waits."""
+        run = _Run(self._count_active)
         error: BaseException | None = None
-        self._count_active(1)
         try:
             yield
         except BaseException as raised:
@@ -37,8 +35,9 @@ class HandlerMetrics:
             raise
         finally:
             label = self._label(message_type, error)
-            self._count_active(-1)
-            self._metrics.handler_duration(label, clock() - started)
+            ran, waited = run.end()
+            self._metrics.queue_wait(label, waited)
+            self._metrics.handler_duration(label, ran)
             self._metrics.handler_completed(label, success=error is None)
 
     def _count_active(self, change: int) -> None:
@@ -52,6 +51,55 @@ class HandlerMetrics:
             return OTHER
         self._known.add(message_type)
         return message_type
+
+
+class _Run:
+    """
+    A `Meter` of one handler: how long it runs, and how long its message waits for a slot and for its turn.
+
+    Args:
+        count_active: Adds to the number of handlers that run.
+    """
+
+    def __init__(self, count_active: Callable[[int], None]) -> None:
+        self._count_active = count_active
+        self._clock = asyncio.get_running_loop().time
+        self._since = self._clock()  # the last change between running and waiting
+        self._ran = 0.0
+        self._waited = 0.0
+        self._pauses = 0
+        inside = current()
+        if inside is not None:
+            inside.meter = self
+            if inside.received is not None:
+                self._waited = self._since - inside.received
+        count_active(1)
+
+    def pause(self) -> None:
+        self._pauses += 1
+        if self._pauses == 1:
+            self._ran += self._passed()
+            self._count_active(-1)
+
+    def resume(self) -> None:
+        self._pauses -= 1
+        if self._pauses == 0:
+            self._waited += self._passed()
+            self._count_active(1)
+
+    def end(self) -> tuple[float, float]:
+        """Return the seconds of running and of waiting; a task that the handler left behind changes them no more."""
+        inside = current()
+        if inside is not None:
+            inside.meter = None
+        if self._pauses:
+            return self._ran, self._waited + self._passed()
+        self._count_active(-1)
+        return self._ran + self._passed(), self._waited
+
+    def _passed(self) -> float:
+        since, self._since = self._since, self._clock()
+        return self._since - since
 
 
 def is_refusal(error: BaseException | None) -> bool:

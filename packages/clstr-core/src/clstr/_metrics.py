@@ -1,18 +1,16 @@
-"""What clstr measures: the eight measurements of clstr-go, as a protocol to implement."""
+"""What clstr measures: the eight measurements of clstr-go, and how long messages wait."""
 
 from __future__ import annotations
-
-from typing import Protocol
 
 MAX_LABELS = 100
 OTHER = "_other"
 
 
-class Metrics(Protocol):
+class Metrics:
     """
-    Receives measurements; give one to `clstr.Client` and `clstr.Node`.
+    Receives measurements; give an instance of a subclass to `clstr.Client` and `clstr.Node`.
 
-    Methods are called on the loop and must not raise.
+    Each method does nothing here: override those that you need. They are called on the loop and must not raise.
 
     A ``message_type`` comes from the wire on a node, so only the first 100 that were handled keep their name there;
     the rest are counted as ``"_other"``.
@@ -35,18 +33,33 @@ class Metrics(Protocol):
         """
 
     def handler_duration(self, message_type: str, seconds: float) -> None:
-        """A node's handler ended, ``seconds`` after it began, whatever its outcome."""
+        """
+        A node's handler ended, whatever its outcome.
+
+        Args:
+            message_type: The type of its message.
+            seconds: Seconds that it ran, without its wait for its key's turn, and with the answers that it awaited.
+        """
+
+    def queue_wait(self, message_type: str, seconds: float) -> None:
+        """
+        A node's handler ended; called before `handler_duration`.
+
+        Args:
+            message_type: The type of its message.
+            seconds: Seconds that the message waited in the node before its handler ran: for a slot and for its turn.
+        """
 
     def handler_completed(self, message_type: str, *, success: bool) -> None:
         """A node's handler ended."""
 
     def handlers_active(self, node_id: str, count: int) -> None:
         """
-        A handler of the node has begun or ended.
+        A handler of the node has begun or ended, or begun or ended to wait for its key's turn.
 
         Args:
             node_id: The node's id.
-            count: How many run now.
+            count: How many run now; those that wait for their key's turn do not.
         """
 
     def shards_owned(self, node_id: str, count: int) -> None:
@@ -57,16 +70,3 @@ class Metrics(Protocol):
             node_id: The node's id.
             count: How many it owns now.
         """
-
-
-class NoMetrics:
-    """Measures nothing: the default."""
-
-    def request_duration(self, message_type: str, seconds: float) -> None: ...
-    def request_completed(self, message_type: str, *, success: bool) -> None: ...
-    def notify_completed(self, message_type: str, *, success: bool) -> None: ...
-    def transport_error(self, error_type: str) -> None: ...
-    def handler_duration(self, message_type: str, seconds: float) -> None: ...
-    def handler_completed(self, message_type: str, *, success: bool) -> None: ...
-    def handlers_active(self, node_id: str, count: int) -> None: ...
-    def shards_owned(self, node_id: str, count: int) -> None: ...

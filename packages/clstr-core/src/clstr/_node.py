@@ -16,7 +16,7 @@ from clstr._envelope import KEY_HEADER, Envelope
 from clstr._handler_metrics import HandlerMetrics, is_refusal
 from clstr._hashing import check_node_id, shard_for_key, shards_for_node
 from clstr._hints import check_async
-from clstr._metrics import Metrics, NoMetrics
+from clstr._metrics import Metrics
 from clstr._middleware import Middleware, check_middleware, wrap
 from clstr._namesake import refuse_namesake
 from clstr._node_info import NODE_INFO_TYPE, NodeInfo, encode_node_info
@@ -87,7 +87,7 @@ class Node:
         metrics: Metrics | None = None,
         middleware: Iterable[Middleware] = (),
     ) -> None:
-        _check_parts(transport, handler)
+        _check_parts(transport, handler, metrics)
         self._transport = transport
         around = check_middleware(middleware)
         self._handler = wrap(partial(_call_if_held, handler), around) if around else handler
@@ -99,7 +99,7 @@ class Node:
         self._node_id = _new_id() if node_id is None else node_id
         check_node_id(self._node_id)
         self._logger = logger or logging.getLogger("clstr.node")
-        self._metrics = NoMetrics() if metrics is None else metrics
+        self._metrics = Metrics() if metrics is None else metrics
         self._handler_metrics = None if metrics is None else HandlerMetrics(metrics, self._node_id)
         self._subscription: Subscription | None = None
         self._stopping = asyncio.Event()
@@ -403,7 +403,7 @@ async def _keep_nothing(_shards: frozenset[int]) -> None:
     """Release the state of a handler that keeps none."""
 
 
-def _check_parts(transport: object, handler: object) -> None:
+def _check_parts(transport: object, handler: object, metrics: object) -> None:
     if not isinstance(transport, ServerTransport):
         raise TypeError(
             f"transport must be an open transport, not {type(transport).__name__}: write "
@@ -412,6 +412,8 @@ def _check_parts(transport: object, handler: object) -> None:
     if not callable(handler):
         raise TypeError(f"handler must be an async function of an envelope, not {type(handler).__name__}")
     check_async(handler, "the handler")
+    if metrics is not None and not isinstance(metrics, Metrics):
+        raise TypeError(f"metrics must be an instance of a subclass of clstr.Metrics, not {type(metrics).__name__}")
 
 
 def _initial_shards(

@@ -922,6 +922,36 @@ async def test_a_message_that_ends_while_parked_leaves_every_count(engine: Engin
         await asyncio.wait(left)
 
 
+async def test_what_measures_a_handler_is_told_of_its_waits_for_a_turn_and_when_it_was_read(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    turns, told = Turns(), list[str]()
+
+    class Meter:
+        def pause(self) -> None:
+            told.append("pause")
+
+        def resume(self) -> None:
+            told.append("resume")
+
+    async def handler(_: Envelope) -> bytes:
+        assert own().received == 1000.0
+        own().meter = Meter()
+        told.append("first")
+        await turns.take()
+        told.append("turn")
+        await asyncio.sleep(1)
+        turns.end()
+        return b""
+
+    await engine.subscribe([1], handler)
+    assert clock.time() == 1000.0
+    link.deliver("a")
+    link.deliver("b")
+    await asyncio.sleep(3)
+    assert told == ["first", "turn", "first", "pause", "resume", "turn"]
+
+
 async def test_in_another_thread_there_is_no_slot_to_park(engine: Engine, link: FakeLink) -> None:
     async def park() -> None:
         own().park()

@@ -104,11 +104,15 @@ class Delivery(Current, eq=False, kw_only=True):
         """Give the slot to others while the handler waits for its turn at a key."""
         if self._is_here():
             self.dispatcher.park(self)
+            if self.meter is not None:
+                self.meter.pause()
 
     def unpark(self) -> None:
         """Take the slot back, without waiting for it."""
         if self._is_here():
             self.dispatcher.unpark(self)
+            if self.meter is not None:
+                self.meter.resume()
 
     def base_context(self) -> contextvars.Context:
         """Return the context of `connect`."""

@@ -86,13 +86,15 @@ class Receiver:
         except ClstrError as error:
             self._refuse(frame, codec, to, error)
             return
-        deadline = self._clock() + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
+        now = self._clock()
+        deadline = now + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
         dispatcher, chain = engine.dispatcher, tuple(frame.chain)
         dispatcher.admit(
             Delivery(
                 envelope=envelope,
                 depth=frame.depth,
                 chain=chain,
+                received=now,
                 dispatcher=dispatcher,
                 subscription=subscription,
                 codec=codec,
