@@ -2049,3 +2049,53 @@ async def test_actors_that_stop_at_once_under_eager_tasks_are_released(world: Wo
     await handler.release_shards([1])
     assert world.events[-2:] == ["stop a", "stop b"]
     assert len(handler) == 0
+
+
+# For tests of nodes.
+
+
+async def test_a_fresh_handler_has_the_same_arguments_and_no_actors(world: World) -> None:
+    handler = ActorHandler(Worker, idle_after=7, kind="work", max_actors=3, mailbox=4, max_stops=5)
+    await handler(message("a"))
+    fresh = handler.fresh()
+    assert len(fresh) == 0
+    assert await fresh(message("a")) == b'"x by 2"'
+    assert (fresh._max_actors, fresh._mailbox, fresh._idle.idle_after, fresh._stops.limit) == (3, 4, 7, 5)
+    for each in (handler, fresh):
+        await each.aclose()
+
+
+def test_an_aborted_handler_stops_no_actor_and_leaves_nothing(world: World) -> None:
+    async def run() -> None:
+        handler = ActorHandler(Ticking, idle_after=60, max_actors=2, max_stops=1)
+        await handler(message("a"))
+        await handler(message("b"))
+        world.hold("stop a")
+        waiting = send(handler, "c")  # for the place of "a", whose stop is under way
+        await asyncio.sleep(1)
+        handler.abort()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await asyncio.sleep(100)
+        assert world.events == ["start a", "a x", "start b", "b x", "stop a"]
+        assert len(handler) == 0
+        with pytest.raises(DrainingError):
+            await handler(message("a"))
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    in_virtual_time(run())
+
+
+async def test_an_aborted_handler_cancels_what_its_actors_spawned() -> None:
+    tasks: list[asyncio.Task[None]] = []
+
+    class Busy(Worker):
+        async def on_start(self) -> None:
+            await super().on_start()
+            tasks.append(self.spawn(asyncio.sleep(1000)))
+
+    handler = ActorHandler(Busy)
+    await handler(message("a"))
+    handler.abort()
+    await asyncio.wait(tasks)
+    assert [task.cancelled() for task in tasks] == [True]

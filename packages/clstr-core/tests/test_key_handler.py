@@ -957,3 +957,29 @@ async def test_a_handler_that_closes_at_once_under_eager_tasks_is_forgotten(make
     await handler.aclose()
     assert maker.log == ["made a", "closed a"]
     assert handler._ending == {}
+
+
+async def test_a_fresh_handler_has_the_same_arguments_and_no_handlers(maker: Maker) -> None:
+    handler = KeyHandler(maker, 3, idle_after=7, max_stops=5)
+    await handler(keyed("a"))
+    fresh = handler.fresh()
+    await fresh(keyed("a"))
+    assert maker.calls["a"] == 2
+    assert (fresh._cache_size, fresh._idle.idle_after, fresh._stops.limit) == (3, 7, 5)
+    for each in (handler, fresh):
+        await each.aclose()
+
+
+async def test_an_aborted_handler_closes_nothing(maker: Maker) -> None:
+    handler = KeyHandler(maker)
+    for key in "ab":
+        await handler(keyed(key))
+    maker.made["b"].gate.clear()
+    using = await start(handler, "b")
+    handler.abort()
+    maker.made["b"].gate.set()
+    await using
+    await handler.aclose()
+    assert maker.log == ["made a", "made b"]
+    with pytest.raises(DrainingError):
+        await handler(keyed("a"))

@@ -16,7 +16,7 @@ from clstr._envelope import Envelope
 from clstr._message import Message
 from clstr._route import Context
 from clstr._router import Router
-from clstr.errors import InvalidEnvelopeError, StateNotStoredError, UnknownMessageError
+from clstr.errors import DrainingError, InvalidEnvelopeError, StateNotStoredError, UnknownMessageError
 
 Handling = Callable[..., AbstractContextManager[Current]]
 
@@ -180,6 +180,28 @@ async def test_a_release_is_told_to_the_fallback_and_to_all_that_are_included(ro
     outer.include(router)
     await outer.release_shards([1, 2])
     assert [kind.released for kind in kinds] == [[frozenset({1, 2})]] * 3
+
+
+async def test_a_fresh_router_has_fresh_handlers_of_those_that_keep_state(router: Router) -> None:
+    actors = ActorHandler(Account)
+    outer = Router()
+    outer.include(actors)
+    outer.fallback(router)
+    fresh = outer.fresh()
+    keyed = envelope("GetUser", headers={"x-clstr-key": "ada"})
+    assert await fresh(envelope("Raw")) == b"7"
+    assert await fresh(keyed) == b'{"id":"ada 7"}'
+    assert len(actors) == 0
+    assert fresh.message_types == outer.message_types
+    fresh.abort()
+    with pytest.raises(DrainingError):
+        await fresh(keyed)
+    assert await outer(keyed) == b'{"id":"ada 7"}'
+    await outer.release_shards([keyed.shard])
+    without_fresh = Router()
+    without_fresh.fallback(Kind("A"))
+    with pytest.raises(TypeError, match="Kind keeps state"):
+        without_fresh.fresh()
 
 
 async def test_the_keys_that_several_could_not_store_are_one_error() -> None:

@@ -7,8 +7,9 @@ import re
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable
-from typing import Any
+from typing import Any, ClassVar
 
+import msgspec
 import pytest
 
 import clstr
@@ -247,3 +248,94 @@ asyncio.run(main())
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert "UnknownSchemeError" in ran.stderr
     assert ran.stderr.rstrip().endswith("pip install clstr-memory")
+
+
+# Handlers that keep state.
+
+
+class Add(msgspec.Struct, clstr.Message[int]):
+    amount: int
+
+
+class Account(clstr.Actor):
+    store: ClassVar[dict[str, int]]
+    events: ClassVar[list[str]]
+
+    async def on_start(self) -> None:
+        self.amount = self.store.get(self.key, 0)
+
+    async def on_stop(self) -> None:
+        self.events.append("stop")
+        if self.amount < 0:
+            raise ValueError("an account is never stored below 0")
+        self.store[self.key] = self.amount
+
+    @clstr.handles(Add)
+    async def add(self, message: Add, _context: clstr.Context) -> int:
+        self.amount += message.amount
+        return self.amount
+
+
+@pytest.fixture(autouse=True)
+def accounts(monkeypatch: pytest.MonkeyPatch) -> type[Account]:
+    monkeypatch.setattr(Account, "store", {}, raising=False)
+    monkeypatch.setattr(Account, "events", [], raising=False)
+    return Account
+
+
+def routed() -> clstr.Router:
+    router = clstr.Router()
+    router.include(clstr.ActorHandler(Account))
+    return router
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"handler": clstr.ActorHandler(Account)},
+        {"handler": routed()},
+        {"handler_of": lambda _node_id: clstr.ActorHandler(Account)},
+    ],
+    ids=["handler", "router", "handler_of"],
+)
+async def test_actors_store_their_state_when_their_node_stops_and_when_the_cluster_ends(
+    arguments: dict[str, Any],
+) -> None:
+    async with cluster(**arguments) as c:
+        ada = c.client.key("ada")
+        assert await ada.request(Add(5)) == 5
+        await c.stop(c.owner("ada"), take_over=True)
+        assert Account.store == {"ada": 5}
+        assert await ada.request(Add(5)) == 10  # by an actor of another node, which loaded it
+    assert Account.store == {"ada": 10}
+
+
+async def test_a_killed_node_stores_nothing() -> None:
+    async with cluster(clstr.ActorHandler(Account)) as c:
+        ada = c.client.key("ada")
+        assert await ada.request(Add(5)) == 5
+        await c.kill(c.owner("ada"), take_over=True)
+        assert await ada.request(Add(1)) == 1
+    assert (Account.store, Account.events) == ({"ada": 1}, ["stop"])
+
+
+async def test_state_that_could_not_be_stored_is_an_error_of_the_test() -> None:
+    with pytest.raises(clstr.StateNotStoredError) as caught:
+        async with cluster(clstr.ActorHandler(Account)) as c:
+            await c.client.key("ada").request(Add(-5))
+    assert caught.value.keys == ("ada",)
+
+
+def test_a_handler_that_keeps_state_and_cannot_be_made_anew_is_not_shared() -> None:
+    class Keeper:
+        async def __call__(self, envelope: clstr.Envelope) -> bytes:
+            return b""
+
+        async def release_shards(self, shards: frozenset[int]) -> None: ...
+
+    with pytest.raises(TypeError, match=r"a Keeper keeps state, .* use handler_of="):
+        cluster(Keeper())
+    router = clstr.Router()
+    router.fallback(Keeper())
+    with pytest.raises(TypeError, match=r"Keeper keeps state, and two nodes cannot share it: give it a method fresh"):
+        cluster(router)

@@ -123,6 +123,13 @@ class Actor:
         await cancel_tasks_of(self)
 
 
+def abandon_tasks_of(actor: Actor) -> None:
+    """Cancel what ``actor`` spawned for good, without waiting for its end."""
+    actor.__dict__["_clstr_is_over"] = True
+    for task in actor.__dict__.get("_clstr_tasks", ()):
+        task.cancel()
+
+
 async def cancel_tasks_of(actor: Actor, *, for_good: bool = False) -> int:
     """
     Cancel what ``actor`` spawned, wait ten seconds at most for its end, and return how many tasks that were.

@@ -72,6 +72,16 @@ class ActorHandler:
         start_timeout: float = START_TIMEOUT,
     ) -> None:
         _check_create(create)
+        self._new = functools.partial(
+            ActorHandler,
+            create,
+            idle_after=idle_after,
+            kind=kind,
+            max_actors=max_actors,
+            mailbox=mailbox,
+            max_stops=max_stops,
+            start_timeout=start_timeout,
+        )
         self._class: type[Actor] | None = create if isinstance(create, type) else None
         self._max_actors = None if max_actors is None else at_least_one("max_actors", max_actors)
         self._mailbox = at_least_one("mailbox", mailbox)
@@ -85,6 +95,10 @@ class ActorHandler:
         start_timeout = check_seconds("start_timeout", start_timeout)
         self._starts = ActorStarts(create, kind, self._room, start_timeout, leave=self._leave, failed=self._failed)
         self._is_closed = False
+
+    def fresh(self) -> ActorHandler:
+        """Return a handler with the same arguments, and no actors: each node needs one of its own."""
+        return self._new()
 
     def __len__(self) -> int:
         """Return the number of keys that have an actor, or wait for one."""
@@ -188,6 +202,20 @@ class ActorHandler:
         """
         self._is_closed = True
         await self._stop_all(list(self._cells))
+
+    def abort(self) -> None:
+        """
+        End every actor without `on_stop`, as the death of the process would: for tests of crashes.
+
+        Later messages are refused with `DrainingError`. Messages that are handled are the caller's to cancel.
+        """
+        self._is_closed = True
+        self._idle.clear()
+        self._stops.abort()
+        for key, cell in list(self._cells.items()):
+            cell.abort()
+            if not (cell.users or cell.stops):
+                del self._cells[key]
 
     @asynccontextmanager
     async def paused(self, key: str) -> AsyncIterator[Paused]:

@@ -7,7 +7,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Collection, Mapping
 
-from clstr._actor import Actor, cancel_tasks_of
+from clstr._actor import Actor, abandon_tasks_of, cancel_tasks_of
 from clstr._context import Current
 from clstr._message import type_name
 from clstr._periodic import Timer
@@ -118,6 +118,16 @@ class Cell:
         self.cancel_start()
         for timer in self._timers:
             timer.cancel_run()
+
+    def abort(self) -> None:
+        """End the actor, or its start, without a stop: its work and tasks are cancelled, nothing is stored."""
+        self.cancel_work()
+        actor, self.actor = self.actor, None
+        timers, self._timers = self._timers, ()
+        for timer in timers:
+            timer.stop()
+        if actor is not None:
+            abandon_tasks_of(actor)
 
     def send_away(self) -> None:
         """End the wait of everything but stops for the turn."""

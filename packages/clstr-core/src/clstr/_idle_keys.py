@@ -24,7 +24,7 @@ class IdleKeys:
         give_up: Callable[[str], object],
         may_give_up: Callable[[], bool] = lambda: True,
     ) -> None:
-        self._idle_after = idle_after
+        self.idle_after: float | None = idle_after
         self._give_up = give_up
         self._may_give_up = may_give_up
         self._is_held_up = False
@@ -48,9 +48,9 @@ class IdleKeys:
 
     def add(self, key: str) -> None:
         """Note that ``key`` is idle from now on."""
-        if self._timer is None and self._idle_after is not None:
+        if self._timer is None and self.idle_after is not None:
             self._clock = asyncio.get_running_loop().time
-            self._watch(self._clock() + self._idle_after, self._idle_after)
+            self._watch(self._clock() + self.idle_after, self.idle_after)
         self._since[key] = self._clock()
 
     def use(self, key: str) -> None:
@@ -62,6 +62,11 @@ class IdleKeys:
         self._since.pop(key, None)
         if not self._since:
             self._rest()
+
+    def clear(self) -> None:
+        """Forget all keys."""
+        self._since.clear()
+        self._rest()
 
     def _watch(self, due: float, idle_after: float) -> None:
         """Look again when the oldest has been idle for long enough."""
@@ -75,9 +80,9 @@ class IdleKeys:
 
     def resume(self) -> None:
         """Give up the keys that are due and could not be given up in their time."""
-        if self._is_held_up and self._idle_after is not None:
+        if self._is_held_up and self.idle_after is not None:
             self._rest()
-            self._look(self._idle_after)
+            self._look(self.idle_after)
 
     def _look(self, idle_after: float) -> None:
         self._timer = None

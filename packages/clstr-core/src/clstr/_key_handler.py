@@ -120,6 +120,14 @@ class KeyHandler:
         if cache_size is not None:
             at_least_one("cache_size", cache_size)
         self._create = create
+        self._new = functools.partial(
+            KeyHandler,
+            create,
+            cache_size,
+            idle_after=idle_after,
+            max_stops=max_stops,
+            create_timeout=create_timeout,
+        )
         self._cache_size = cache_size
         self._entries: dict[str, _Entry] = {}
         self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
@@ -128,6 +136,10 @@ class KeyHandler:
         self._starts = Starts(lambda: "a handler", check_seconds("create_timeout", create_timeout), _logger)
         self._ending: dict[str, _Ending] = {}
         self._is_closed = False
+
+    def fresh(self) -> KeyHandler:
+        """Return one with the same arguments, and no handlers: each node needs one of its own."""
+        return self._new()
 
     async def __aenter__(self) -> Self:
         return self
@@ -175,6 +187,21 @@ class KeyHandler:
         """
         self._is_closed = True
         await self._close_all(lambda _shard: True)
+
+    def abort(self) -> None:
+        """
+        Forget every handler without closing it, as the death of the process would: for tests of crashes.
+
+        Later messages are refused with `DrainingError`. Messages that are handled are the caller's to cancel.
+        """
+        self._is_closed = True
+        self._idle.clear()
+        self._stops.abort()
+        for key, entry in list(self._entries.items()):
+            entry.making.cancel()
+            entry.handler = None
+            if not entry.users:
+                del self._entries[key]
 
     async def release_shards(self, shards: Iterable[int]) -> None:
         """

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 from clstr._envelope import Envelope
 from clstr._hints import check_async
-from clstr._message import Message, message_type
+from clstr._message import Message, message_type, type_name
 from clstr._route import Context, checked_route, unknown_message
 from clstr.abc import Handler
 from clstr.errors import StateNotStoredError
@@ -121,6 +121,26 @@ class Router:
             raise unknown_message(envelope, self._handlers)
         return await handler(envelope)
 
+    def fresh(self) -> Router:
+        """
+        Return a router of the same functions, with fresh handlers of those that keep state: each node needs its own.
+
+        Raises:
+            TypeError: A handler keeps state, since it has ``release_shards``, and has no ``fresh``.
+        """
+        own = {id(each): new_like(each) for each in (*self._included, self._fallback)}
+        made = Router()
+        made._handlers = {type_: own.get(id(each), each) for type_, each in self._handlers.items()}
+        made._included = [own[id(each)] for each in self._included]
+        made._fallback = own[id(self._fallback)]
+        return made
+
+    def abort(self) -> None:
+        """End the state that the fallback and every included handler keep, as the death of the process would."""
+        for each in (*self._included, self._fallback):
+            if hasattr(each, "abort"):
+                each.abort()
+
     async def release_shards(self, shards: Iterable[int]) -> None:
         """
         Let the fallback and every included handler that keeps state release that of ``shards``, all at once.
@@ -138,6 +158,21 @@ class Router:
             raise BaseExceptionGroup("several handlers failed to release their state", errors)
         for error in errors:
             raise error
+
+
+def new_like(handler: Any) -> Any:
+    """
+    Return what another node needs in the place of ``handler``: a fresh one if it keeps state, else itself.
+
+    Raises:
+        TypeError: It keeps state, since it has ``release_shards``, and has no ``fresh``.
+    """
+    if not hasattr(handler, "release_shards"):
+        return handler
+    if not hasattr(handler, "fresh"):
+        text = "keeps state, and two nodes cannot share it: give it a method fresh(), or make one for each"
+        raise TypeError(f"a {type_name(type(handler))} {text}")
+    return handler.fresh()
 
 
 def _merged(errors: list[BaseException]) -> list[BaseException]:

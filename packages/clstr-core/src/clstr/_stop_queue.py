@@ -62,7 +62,7 @@ class StopQueue:
     """
 
     def __init__(self, limit: int, make_use: Callable[[], object], logger: logging.Logger) -> None:
-        self._limit = limit
+        self.limit: int = limit
         self._make_use = make_use
         self._logger = logger
         self._waiting: deque[tuple[Stop, Callable[[], Coroutine[Any, Any, bool]], contextvars.Context]] = deque()
@@ -71,7 +71,7 @@ class StopQueue:
 
     def has_room(self) -> bool:
         """Whether one more stop would run at once."""
-        return len(self._running) < self._limit
+        return len(self._running) < self.limit
 
     def new(self, key: str, why: str) -> Stop:
         """Return a stop to `add` when its turn at the key has come."""
@@ -109,6 +109,13 @@ class StopQueue:
             self._abandon()
         stop.end(is_stored=not task.cancelled() and task.result())
         self._next()
+
+    def abort(self) -> None:
+        """Cancel what runs, and begin nothing that waits."""
+        self._abandon()
+        for stop in (*self._running, *self._late):
+            if stop.task is not None:
+                stop.task.cancel()
 
     def _abandon(self) -> None:
         while self._waiting:

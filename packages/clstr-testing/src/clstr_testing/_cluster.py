@@ -70,7 +70,7 @@ class Cluster:
 
     async def kill(self, node_id: str, *, take_over: bool = False) -> None:
         """
-        End a node without warning, as far as one process can play the death of another.
+        End a node without warning, as far as one process can play the death of another: no `on_stop` runs.
 
         Its link to the broker is closed first, so that its shards have no owner at once, and whoever waits for an
         answer from it gets what the transport has for a lost peer; with ``memory://`` that is `ConnectionLostError`.
@@ -113,19 +113,23 @@ class Cluster:
         transport = await clstr.connect(self.url, **self._options)
         member = self._members[node_id] = _Member(transport, self._handler_of(node_id))
         member.node = clstr.Node(
-            transport, member.handle, node_id=node_id, nodes=node_ids, num_shards=self.num_shards, seed=self.seed
+            transport, member, node_id=node_id, nodes=node_ids, num_shards=self.num_shards, seed=self.seed
         )
         self.nodes[node_id] = await member.node.__aenter__()
 
     async def _aclose(self) -> None:
         self.nodes.clear()
-        await asyncio.gather(*(member.stop() for member in self._members.values()))
+        stops = [member.stop() for member in self._members.values()]
+        outcomes = await asyncio.gather(*stops, return_exceptions=True)
         if self._client_transport is not None:
             await self._client_transport.aclose()
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 class _Member:
-    """A node's transport, and the tasks of its handlers."""
+    """A node's transport, and the tasks of its handler, which it stands in for."""
 
     def __init__(self, transport: clstr.Transport, handler: clstr.Handler) -> None:
         self._transport = transport
@@ -134,7 +138,13 @@ class _Member:
         self._is_killed = False
         self.node: clstr.Node | None = None
 
-    async def handle(self, envelope: clstr.Envelope) -> bytes | None:
+    async def release_shards(self, shards: frozenset[int]) -> None:
+        """Let the handler store the state of ``shards``, which one that was killed cannot."""
+        release = getattr(self._handler, "release_shards", None)
+        if release is not None and not self._is_killed:
+            await release(shards)
+
+    async def __call__(self, envelope: clstr.Envelope) -> bytes | None:
         if self._is_killed:
             raise asyncio.CancelledError
         task = asyncio.current_task()
@@ -158,6 +168,9 @@ class _Member:
             await self._transport.link.aclose()
         for task in list(self._running):
             task.cancel()
+        abort = getattr(self._handler, "abort", None)
+        if abort is not None:
+            abort()
         await self.stop()
 
 
@@ -181,7 +194,8 @@ def cluster(
     drain, all at once, and every transport is closed.
 
     Args:
-        handler: The handler of every node.
+        handler: The handler of every node. One that keeps state, an `ActorHandler`, a `KeyHandler` or a `Router` of
+            such, is not shared: each node gets a fresh one with the same arguments.
         handler_of: Instead of ``handler``: makes the handler of the node with the given id.
         nodes: How many nodes.
         num_shards: How many shards.
@@ -192,7 +206,8 @@ def cluster(
             second unless it stands here or in the URL.
 
     Raises:
-        TypeError: Neither ``handler`` nor ``handler_of`` is given, or both.
+        TypeError: Neither ``handler`` nor ``handler_of`` is given, or both; or ``handler`` keeps state, since it has
+            ``release_shards``, and has no method ``fresh`` that makes another one.
         ValueError: ``nodes`` is below 1.
         UnknownSchemeError: When entered: the transport is not installed; the message says what to install.
     """
@@ -202,7 +217,7 @@ def cluster(
         raise ValueError(f"nodes must be at least 1, not {nodes}")
     node_ids = [f"node-{number}" for number in range(nodes)]
     made = Cluster(
-        handler_of or (lambda _: handler),  # type: ignore[arg-type, return-value]  # one of them is not None
+        handler_of or _one_each(handler),
         num_shards=num_shards,
         seed=seed,
         url=(url or "memory://{cluster}").replace("{cluster}", uuid4().hex),
@@ -211,6 +226,17 @@ def cluster(
     if "drain_timeout=" not in made.url:
         options.setdefault("drain_timeout", DRAIN_TIMEOUT)
     return _running(made, node_ids)
+
+
+def _one_each(handler: Any) -> HandlerOf:
+    """Return what makes a node's handler: nodes share one that keeps no state, and have a fresh one each otherwise."""
+    if not hasattr(handler, "release_shards"):
+        return lambda _node_id: handler
+    if not hasattr(handler, "fresh"):
+        text = "keeps state, since it has release_shards: use handler_of=, so that each node has one of its own"
+        raise TypeError(f"a {type(handler).__name__} {text}")
+    handler.fresh()  # a router that includes what cannot be made anew says so now
+    return lambda _node_id: handler.fresh()
 
 
 @asynccontextmanager
