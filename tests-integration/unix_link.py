@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from clstr.errors import NoShardSubscriberError, OverloadedError, TransportUnavailableError
-from clstr.spi import Backoff, Batcher, Link, Reconnector, Sink, connect_unix, end_socket
+from clstr.spi import Backoff, Batcher, Link, Reconnector, Sink, WriteBudget, connect_unix, end_socket
 from unix_frames import MAX_BODY_BYTES, Frame, FrameReader, Kind, encode_shards
 
 MAX_UNSENT_BYTES = 32 * 1024 * 1024
@@ -95,6 +95,8 @@ class UnixLink(Link):
             logger=logging.getLogger("clstr.transport.unix"),
             backoff=Backoff(longest=0.05),
         )
+        self._budget = WriteBudget(self._writable, MAX_UNSENT_BYTES)
+        self._budget.connected(self._unsent_bytes)
         self._sink: Sink
 
     async def open(self, sink: Sink) -> None:
@@ -164,24 +166,39 @@ class UnixLink(Link):
             await self._ask(self._session.usable(), Kind.DROP, shards)
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> None:
-        if self._session.usable().unsent_bytes > MAX_UNSENT_BYTES:
+        self._session.usable()
+        if not self._budget.has_room_for_request(len(body)):
             raise OverloadedError("unsent bytes", MAX_UNSENT_BYTES)
-        self._batcher.add(Frame(Kind.NOTIFY if oneway else Kind.REQUEST, shard, token, body))
+        self._add(Frame(Kind.NOTIFY if oneway else Kind.REQUEST, shard, token, body))
 
     def reply(self, to: object, body: bytes) -> bool:
-        if self._session.connection is None or not isinstance(to, int):
-            return False
-        self._batcher.add(Frame(Kind.REPLY, 0, to, body))
+        if self._session.connection is None or not self._budget.has_room_for_answer():
+            return False  # not now: the engine keeps it
+        assert isinstance(to, int)
+        self._add(Frame(Kind.REPLY, 0, to, body))
         return True
+
+    def _unsent_bytes(self) -> int:
+        connection = self._session.connection
+        return 0 if connection is None else connection.unsent_bytes
+
+    def _writable(self) -> None:
+        self._sink.writable()
+
+    def _add(self, frame: Frame) -> None:
+        self._budget.queued_bytes += len(frame.body)
+        self._batcher.add(frame)
 
     def _write(self, frames: list[Frame]) -> None:
         connection = self._session.connection
         if connection is not None:
             connection.write(b"".join(frame.encode() for frame in frames))
+        self._budget.written()
 
     async def flush(self) -> None:
         with suppress(TransportUnavailableError):  # nothing is under way on a broken connection
             await self._ask(self._session.usable(), Kind.SYNC)
 
     async def aclose(self) -> None:
+        self._budget.disconnected()
         await self._session.aclose()

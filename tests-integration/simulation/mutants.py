@@ -258,8 +258,9 @@ def gives_a_message_to_every_holder() -> Patch:
 
 
 def _copy(delivery: Delivery) -> Delivery:
-    names = ("envelope", "dispatcher", "subscription", "codec", "to", "oneway", "size", "deadline", "depth", "chain")
-    return Delivery(**{name: getattr(delivery, name) for name in names})
+    names = ("envelope", "dispatcher", "subscription", "codec", "to", "oneway", "size", "expires", "deadline")
+    fields: dict[str, Any] = {name: getattr(delivery, name) for name in (*names, "depth", "chain")}
+    return Delivery(**fields)
 
 
 def _claim_not_executed(old: Any, error: ClstrError, message: str, **_: Any) -> None:

@@ -27,6 +27,7 @@ class Arrival:
     oneway: bool
     receiver: str
     replies: int = 0
+    kept: bytes | None = None
 
 
 class Network:
@@ -189,9 +190,10 @@ class SimLink(Link):
 
     def reply(self, to: object, body: bytes) -> bool:
         arrival = cast("Arrival", to)
-        arrival.replies += 1
+        arrival.replies += arrival.kept is not body  # the engine offers again what was not taken
         self._note("reply", arrival.call and arrival.call.number)
         if not self.is_up:
+            arrival.kept = body
             return False
         if arrival.sender is not None and not self._network.happens("loss", 0.1):
             if self._network.happens("garbage", 0.1):

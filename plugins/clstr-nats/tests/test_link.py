@@ -22,6 +22,7 @@ from clstr.errors import (
     RequestTimeoutError,
     TransportUnavailableError,
 )
+from clstr.spi import Engine
 from clstr_nats._dialer import Dialer
 from clstr_nats._options import Options
 from clstr_testing import FaultProxy, Server, nats_server, no_leaks
@@ -396,23 +397,56 @@ async def test_replies_that_a_slow_network_has_not_taken_yet_arrive_after_the_cl
     assert [len(reply) for reply in await asyncio.gather(*requests)] == [600_000] * 4
 
 
-async def test_replies_that_nobody_takes_are_bounded(server: Server, proxy: FaultProxy, connect: Connect) -> None:
-    node = await connect(proxy.port, query="?heartbeat=60&drain_timeout=0.1")
-    client = await connect(server.port, max_inflight_bytes=1 << 30)
+async def test_replies_that_nobody_takes_hold_handlers_back_and_arrive_when_somebody_does(
+    server: Server, proxy: FaultProxy, connect: Connect
+) -> None:
+    node = await connect(proxy.port, query="?heartbeat=60&drain_timeout=0.1", max_concurrent=10)
+    assert isinstance(node, Engine)
+    client, ran = await connect(server.port), 0
 
     async def large(_: Envelope) -> bytes:
+        nonlocal ran
+        ran += 1
         return bytes(700_000)
 
     await node.subscribe([1], large)
     proxy.to_server.stall()
     requests = [asyncio.create_task(client.request(message(1), timeout=60)) for _ in range(100)]
     async with asyncio.timeout(20):
-        while not node.stats.dropped_replies:  # type: ignore[attr-defined]  # noqa: ASYNC110 -- a counter tells no event
+        while not node.answer_budget.blocked:  # noqa: ASYNC110 -- a state tells no event
             await asyncio.sleep(0)
-    assert node.link._connection.unsent_bytes < 40 * 1024 * 1024  # type: ignore[attr-defined]  # any transport
-    for request in requests:
-        request.cancel()
-    await asyncio.wait(requests)
+    await asyncio.sleep(0)
+    assert ran < 100
+    assert node.link._connection.unsent_bytes < 20 * 1024 * 1024  # type: ignore[attr-defined]  # NATS' own
+    proxy.heal()
+    assert [len(reply) for reply in await asyncio.gather(*requests)] == [700_000] * 100
+    assert (ran, node.stats.dropped_replies) == (100, 0)
+
+
+async def test_a_reply_that_is_ready_while_the_node_reconnects_is_sent_when_it_is_back(
+    server: Server, proxy: FaultProxy, connect: Connect
+) -> None:
+    """The client's own connection is not touched, and it waits (T13)."""
+    node, client = await connect(proxy.port), await connect(server.port)
+    assert isinstance(node, Engine)
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Envelope) -> bytes:
+        started.set()
+        await go_on.wait()
+        return b"kept"
+
+    await node.subscribe([1], wait)
+    request = asyncio.create_task(client.request(message(1), timeout=60))
+    await started.wait()
+    await proxy.reset()
+    async with asyncio.timeout(20):
+        while node.state.is_up:  # noqa: ASYNC110 -- a state tells no event
+            await asyncio.sleep(0)
+    go_on.set()
+    async with asyncio.timeout(20):
+        assert await request == b"kept"
+    assert node.stats.dropped_replies == 0
 
 
 async def test_one_byte_at_a_time_is_enough(proxy: FaultProxy, connect: Connect) -> None:

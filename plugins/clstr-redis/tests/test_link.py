@@ -319,6 +319,30 @@ async def test_an_answer_to_somebody_who_is_gone_is_counted(server: Server, conn
         await until(lambda: stats(node).dropped_replies == 1)
 
 
+async def test_a_reply_that_is_ready_while_the_node_reconnects_is_sent_when_it_is_back(
+    server: Server, connect: Connect
+) -> None:
+    """The client's own connection is not touched, and it waits (T13)."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Envelope) -> bytes:
+        started.set()
+        await go_on.wait()
+        return b"kept"
+
+    async with FaultProxy(server.host, server.port) as proxy:
+        node, client = await connect(proxy.port), await connect(server.port)
+        await node.subscribe([1], wait)
+        request = asyncio.ensure_future(client.request(message(1), timeout=60))
+        await started.wait()
+        await proxy.reset()
+        await until(lambda: not node.state.is_up)  # type: ignore[attr-defined]  # the engine's
+        go_on.set()
+        async with asyncio.timeout(20):
+            assert await request == b"kept"
+        assert stats(node).dropped_replies == 0
+
+
 async def test_what_one_tick_had_to_say_when_the_link_broke_is_counted_and_failed(
     server: Server, connect: Connect
 ) -> None:

@@ -11,9 +11,8 @@ from clstr.errors import ClstrError, OverloadedError, TransportUnavailableError
 from clstr.spi import unpack
 from clstr_zmq import _connection, _post
 from clstr_zmq._connection import Connection
-from clstr_zmq._counters import Counters
 from clstr_zmq._post import Post
-from clstr_zmq._protocol import Ack, Bye, Message, Ping, Pong, Refused, decode
+from clstr_zmq._protocol import Ack, Answer, Bye, Message, Ping, Pong, Refused, decode
 from clstr_zmq._wire import GoneError
 
 ROUTE = b"route"
@@ -156,28 +155,49 @@ async def gone() -> list[tuple[bytes, str]]:
 
 
 @pytest.fixture
-async def counters() -> Counters:
-    return Counters()
+async def dropped() -> list[int]:
+    return []
 
 
 @pytest.fixture
-async def post(socket: Socket, gone: list[tuple[bytes, str]], counters: Counters) -> Post:
-    return Post(cast("Any", socket), lambda route, why: gone.append((route, why)), counters)
+async def post(socket: Socket, gone: list[tuple[bytes, str]], dropped: list[int]) -> Post:
+    return Post(cast("Any", socket), lambda route, why: gone.append((route, why)), dropped.append)
 
 
-async def test_answers_without_room_are_dropped_and_counted_and_the_rest_waits_for_the_next_heartbeat(
-    post: Post, socket: Socket, counters: Counters
+async def test_what_finds_no_room_is_written_in_order_as_soon_as_there_is(
+    post: Post, socket: Socket, dropped: list[int]
 ) -> None:
     socket.has_room = False
     post.answer(ROUTE, 1, b"a")
     post.say(ROUTE, Pong(number=1))
     await asyncio.sleep(0)
-    assert counters.dropped_answers == 1
-    post.retry()
     socket.has_room = True
+    async with asyncio.timeout(5):
+        while not socket.sent:  # noqa: ASYNC110 -- a fake socket has no event
+            await asyncio.sleep(0)
     post.retry()
+    assert socket.sent == [[Answer(1, memoryview(b"a")), Pong(number=1)]]
+    assert dropped == []
+
+
+async def test_answers_that_wait_for_room_end_with_their_connection_and_are_counted(
+    post: Post, socket: Socket, gone: list[tuple[bytes, str]], dropped: list[int]
+) -> None:
+    socket.has_room = False
+    for token in range(3):
+        post.answer(ROUTE, token, b"a")
+    await asyncio.sleep(0)
+    socket.is_gone = True
     post.retry()
-    assert socket.sent == [[Pong(number=1)]]
+    assert (gone, sum(dropped)) == ([(ROUTE, "has closed its connection")], 3)
+
+
+async def test_closing_drops_what_waits_and_tries_nothing_more(post: Post, socket: Socket, dropped: list[int]) -> None:
+    socket.has_room = False
+    post.answer(ROUTE, 1, b"a")
+    await asyncio.sleep(0)
+    post.close()
+    assert (post._late, sum(dropped)) == ({}, 1)
 
 
 async def test_what_waited_goes_before_what_is_said_now(post: Post, socket: Socket) -> None:
@@ -218,13 +238,13 @@ async def test_a_guest_that_makes_us_speak_and_reads_nothing_is_as_good_as_gone(
 
 
 async def test_a_refusal_that_finds_no_room_is_lost_and_is_no_dropped_answer(
-    post: Post, socket: Socket, counters: Counters
+    post: Post, socket: Socket, dropped: list[int]
 ) -> None:
     """Whoever goes on is refused again; a stranger must not make them pile up."""
     socket.has_room = False
     post.say(ROUTE, Refused(code="stranger", reason="say hello first"))
     await asyncio.sleep(0)
-    assert (post._late, counters.dropped_answers) == ({}, 0)
+    assert (post._late, sum(dropped)) == ({}, 0)
 
 
 async def test_what_waits_for_a_peer_that_is_forgotten_is_forgotten(post: Post, socket: Socket) -> None:

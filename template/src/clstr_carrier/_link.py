@@ -49,8 +49,12 @@ class CarrierLink(Link):
             self._sink.accepted(token)
 
     def reply(self, to: object, body: bytes) -> bool:
-        """Answer. ``to`` is what `_bus` gave to `Sink.request`; ``False`` says that the answer was dropped."""
-        return self._connection.answer(to, body)
+        """Answer. ``to`` is what `_bus` gave to `Sink.request`; ``False`` says: not now, offer it again later."""
+        if not self._connection.is_up:
+            return False
+        if not self._connection.answer(to, body):
+            self._sink.dropped(1)  # whoever asked is gone
+        return True
 
     async def flush(self) -> None:
         """Return when what was sent is out."""

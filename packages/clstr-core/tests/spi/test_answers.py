@@ -20,6 +20,7 @@ from clstr.errors import (
     DrainingError,
     EnvelopeExpiredError,
     HandlerError,
+    HandlerTimeoutError,
     NotOwnerError,
     OverloadedError,
     PayloadTooLargeError,
@@ -387,11 +388,92 @@ async def test_a_message_that_has_nowhere_to_answer_to_is_handled_all_the_same(e
     assert linked(engine).replies == []
 
 
-async def test_an_answer_that_the_link_drops_is_counted(engine: Engine) -> None:
+@pytest.mark.parametrize("signal", ["up", "writable"])
+async def test_an_answer_that_the_link_does_not_take_is_sent_when_it_does(engine: Engine, signal: str) -> None:
     linked(engine).can_reply = False
     await engine.subscribe([1], echo)
-    linked(engine).deliver("t")
-    linked(engine).deliver("t", shard=2)
+    linked(engine).deliver("answer", b"data")
+    linked(engine).deliver("refusal", shard=2)
+    await ticks()
+    linked(engine).can_reply = True
+    getattr(linked(engine).sink, signal)()
+    assert linked(engine).answer_to("answer") == b"data"
+    assert isinstance(linked(engine).answer_to("refusal"), NotOwnerError)
+    assert engine.stats.dropped_replies == 0
+    assert engine.answer_budget.total_bytes == 0
+
+
+async def test_an_answer_that_the_link_never_takes_is_dropped_at_its_deadline_and_counted(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    """Without a TTL the deadline is that of any handler."""
+    engine = await open_engine(handler_timeout=5)
+    link.can_reply = False
+    await engine.subscribe([1], echo)
+    link.deliver("one second", ttl_ms=1000)
+    link.deliver("no TTL")
+    await asyncio.sleep(0.9)
+    assert (engine.stats.dropped_replies, len(engine.answers.unsent)) == (0, 2)
+    await asyncio.sleep(0.2)
+    assert (engine.stats.dropped_replies, len(engine.answers.unsent)) == (1, 1)
+    await asyncio.sleep(4)
+    assert (engine.stats.dropped_replies, len(engine.answers.unsent)) == (2, 0)
+    link.can_reply = True
+    link.sink.writable()
+    assert link.replies == []
+
+
+async def test_the_answer_of_a_handler_that_was_cut_off_is_kept_while_its_sender_waits(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine = await open_engine(handler_timeout=1)
+    link.can_reply = False
+    await engine.subscribe([1], wait_for_ever)
+    link.deliver("t", ttl_ms=5000)
+    await asyncio.sleep(1.5)
+    link.can_reply = True
+    link.sink.up()
+    assert isinstance(link.answer_to("t"), HandlerTimeoutError)
+
+
+async def test_closing_waits_for_answers_that_the_link_has_not_taken(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine = await open_engine(drain_timeout=5)
+    link.can_reply = False
+    await engine.subscribe([1], echo)
+    link.deliver("t", b"data")
+    await ticks()
+    closing = asyncio.ensure_future(engine.aclose())
+    await asyncio.sleep(4)
+    assert not closing.done()
+    link.can_reply = True
+    link.sink.writable()
+    await closing
+    assert link.answer_to("t") == b"data"
+
+
+async def test_closing_gives_up_what_the_link_does_not_take_in_the_time_to_drain(
+    open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    engine = await open_engine(drain_timeout=5)
+    link.can_reply = False
+    await engine.subscribe([1], echo)
+    link.deliver("t", b"data")
+    await ticks()
+    started = clock.time()
+    await engine.aclose()
+    assert clock.time() - started == pytest.approx(5, abs=0.02)
+    assert engine.stats.dropped_replies == 1
+
+
+async def test_a_link_that_is_lost_for_good_takes_its_answers_along(engine: Engine, link: FakeLink) -> None:
+    link.can_reply = False
+    await engine.subscribe([1], echo)
+    link.deliver("t")
+    await ticks()
+    link.sink.down(OSError("gone"), fatal=True)
+    link.deliver("t")
     await ticks()
     assert engine.stats.dropped_replies == 2
 

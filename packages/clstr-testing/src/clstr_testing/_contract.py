@@ -22,6 +22,7 @@ CONTRACT: dict[str, str] = {
     "T6.3": "max_queue_bytes wait; more get OverloadedError at once",
     "T6.4": "a handler that awaits a request lends its slot, and need not wait to get it back",
     "T6.5": "requests made inside a handler wait in a queue of their own and start first",
+    "T6.6": "the answer of a handler that ran is not lost because the link has much to send: handlers wait instead",
     "T7.1": "a handler that exceeds handler_timeout is cancelled, and its caller gets HandlerTimeoutError",
     "T7.2": "the TTL that is left counts too",
     "T7.3": "the slot is free only when the task has really ended",

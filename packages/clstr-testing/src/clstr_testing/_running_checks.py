@@ -11,9 +11,27 @@ from clstr_testing._check import Bench, proves
 from clstr_testing._handlers import FAR, Gate, echo, envelope, late_first_steps, settle
 from clstr_testing._outcomes import failure
 
+LARGE_BYTES = 256 * 1024  # a quarter of the default max_payload_bytes
+MANY = 200  # so that the answers are more than any link or socket lets wait: 50 MiB
+
 
 class RunningChecks(Bench):
     """T6 to T8."""
+
+    @proves("T6.6")
+    async def test_many_large_answers_all_arrive(self) -> None:
+        """Two hundred requests at once, answered with 256 KiB each: as much as a link takes some time to send."""
+        server, client = await self.peer(), await self.peer()
+
+        async def handler(message: clstr.Envelope) -> bytes:
+            return message.data * (LARGE_BYTES // len(message.data))
+
+        await server.subscribe([0], handler)
+        bodies = [b"%4d" % number for number in range(MANY)]
+        requests = [client.request(envelope(data=body), timeout=FAR) for body in bodies]
+        replies = await asyncio.gather(*requests)
+        assert [reply[:4] for reply in replies] == bodies
+        assert {len(reply) for reply in replies} == {LARGE_BYTES}
 
     @proves("T6.1")
     async def test_as_many_handlers_run_as_may_also_within_a_shard(self) -> None:

@@ -98,8 +98,14 @@ class LoopbackLink(Link):
 
     def reply(self, to: object, body: bytes) -> bool:
         peer, token = cast("tuple[LoopbackLink, int]", to)
+        if not self.is_up:
+            return False
         self.hub.loop.call_soon(peer.arrive, peer.life, peer.sink.answer, token, body)
-        return peer.is_up
+        return True
+
+    def destination(self, to: object) -> LoopbackLink:
+        peer, _ = cast("tuple[LoopbackLink, int]", to)
+        return peer
 
     def arrive(self, life: int, receive: Callable[..., None], *message: Any) -> None:
         """Hand over what was sent to this life."""

@@ -9,9 +9,11 @@ from dataclasses import replace
 import clstr
 from clstr._context import Current, current
 from clstr.spi._delivery import Delivery
-from clstr.spi._dispatcher import Dispatcher, _Queue
+from clstr.spi._dispatcher import Dispatcher
 from clstr.spi._sender import Sender, _Call
+from clstr.spi._set_aside import Queue
 from conformance.broken import breaks
+from conformance.loopback import LoopbackLink
 
 
 @breaks("T6.1", "T9.2", "T12.1")
@@ -64,8 +66,8 @@ class QueueBytesUnbounded(Dispatcher):
 class QueueBytesNeverFreed(Dispatcher):
     """The bytes of messages that waited count for ever."""
 
-    def _dequeue(self, queue: _Queue, delivery: Delivery) -> None:
-        super()._dequeue(queue, delivery)
+    def _dequeue(self, delivery: Delivery) -> None:
+        super()._dequeue(delivery)
         room = max(1, self._limits.max_queue_bytes - delivery.size)
         self._limits = replace(self._limits, max_queue_bytes=room)
 
@@ -77,6 +79,23 @@ class FullQueueDropsTheMessage(Dispatcher):
     def admit(self, delivery: Delivery) -> None:
         if self._has_slot(delivery) or len(self._queue_of(delivery)) < self._limits.max_queue:
             super().admit(delivery)
+
+
+@breaks("T6.6")
+class DropsWhatItHasNoRoomFor(LoopbackLink):
+    """An answer vanishes if too much of this tick is yet to be sent."""
+
+    unsent = 0
+
+    def reply(self, to: object, body: bytes) -> bool:
+        if self.unsent > 4 * 1024 * 1024:
+            return True
+        self.unsent += len(body)
+        self.hub.loop.call_soon(self.sent, len(body))
+        return super().reply(to, body)
+
+    def sent(self, size: int) -> None:
+        self.unsent -= size
 
 
 @breaks("T6.4", "T6.5")
@@ -120,7 +139,7 @@ class LentSlotIsAwaited(Sender):
 class OneQueue(Dispatcher):
     """Requests made inside a handler wait behind those from outside."""
 
-    def _queue_of(self, delivery: Delivery) -> _Queue:
+    def _queue_of(self, delivery: Delivery) -> Queue:
         return self._outer
 
 
@@ -133,7 +152,7 @@ class NestedStartLast(Dispatcher):
         for queue in (self._outer, self._nested):
             while queue and self._active < self._limits.max_concurrent:
                 delivery = next(iter(queue))
-                self._dequeue(queue, delivery)
+                self._dequeue(delivery)
                 self._start(delivery)
 
 

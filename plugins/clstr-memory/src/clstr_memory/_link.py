@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 from clstr.errors import TransportUnavailableError
@@ -69,11 +69,19 @@ class MemoryLink(Link):
         """Give ``body`` to who asked, in the next tick."""
         peer: MemoryLink
         peer, token = to
-        if not (self.is_up and peer.is_up):
+        if not self.is_up:
             return False
+        if not peer.is_up:  # what asks it, failed when it was cut off
+            self.sink.dropped(1)
+            return True
         if self._faults is None or not self._faults.drops_reply():
             self._post(peer, peer.sink.answer, token, body, self)
         return True
+
+    def destination(self, to: Any) -> Hashable:
+        """Return the peer that asked."""
+        peer: MemoryLink = to[0]
+        return peer
 
     def _post(self, peer: MemoryLink, receive: Callable[..., None], *message: Any) -> None:
         if self._faults is not None and (delay := self._faults.delay()):

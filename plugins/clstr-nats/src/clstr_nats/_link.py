@@ -15,7 +15,7 @@ from clstr.errors import (
     OverloadedError,
     TransportUnavailableError,
 )
-from clstr.spi import Batcher, Buffer, Link, Reconnector, Route, Sink, answered_while_moving
+from clstr.spi import Batcher, Buffer, Link, Reconnector, Route, Sink, WriteBudget, answered_while_moving
 from clstr_nats._bystanders import describe_ack
 from clstr_nats._connection import Connection
 from clstr_nats._dialer import Dialer
@@ -56,9 +56,8 @@ class NatsLink(Link):
         )
         self._held: set[int] = set()
         self._out = Batcher[bytes](asyncio.get_running_loop(), self._write)
-        self._out_bytes = 0
-        self._unsent_bytes = 0  # by the socket, after the last write
-        self._max_unsent_bytes = MAX_UNSENT_BYTES
+        self._budget = WriteBudget(self._writable, MAX_UNSENT_BYTES)
+        self._budget.connected(self._unsent_bytes)
         self._reply_to = (-1, "")  # what was told last, and of which token
         self._notifies: list[int] = []
         self._told: list[int] = []  # shards that it was logged of that the server refuses them
@@ -86,7 +85,7 @@ class NatsLink(Link):
         """Subscribe to the inbox, and again to the shards."""
         self._rights.forget()
         self.max_message_bytes = connection.max_payload
-        self._max_unsent_bytes = max(MAX_UNSENT_BYTES, 2 * connection.max_payload)
+        self._budget.max_bytes = max(MAX_UNSENT_BYTES, 2 * connection.max_payload)
         connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
         connection.write(self._subscribe_to(sorted(self._held)))
         await self._fenced(connection)
@@ -127,6 +126,7 @@ class NatsLink(Link):
 
     async def aclose(self) -> None:
         """Close the connection."""
+        self._budget.disconnected()
         await self._session.aclose()
 
     # Shards.
@@ -192,9 +192,9 @@ class NatsLink(Link):
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the shard's subject, with the inbox as reply: the server answers 503 if nobody holds it."""
-        connection = self._session.usable()
-        if self._out_bytes + self._unsent_bytes + len(body) > self._max_unsent_bytes and self._is_full(connection):
-            raise OverloadedError("max_unsent_bytes", self._max_unsent_bytes)
+        self._session.usable()
+        if not self._budget.has_room_for_request(len(body)):
+            raise OverloadedError("max_unsent_bytes", self._budget.max_bytes)
         if shard not in self._rights.proved:
             self._rights.sending(shard, token)
         reply_to = self._reply_to[1] if self._reply_to[0] == token else self._subjects.reply_to(shard, token)
@@ -217,22 +217,19 @@ class NatsLink(Link):
 
     def reply(self, to: Any, body: bytes) -> bool:
         """Publish to an inbox."""
-        connection = self._session.connection
-        if connection is None:
-            return False
-        if self._out_bytes + self._unsent_bytes > self._max_unsent_bytes and self._is_full(connection):
+        if self._session.connection is None or not self._budget.has_room_for_answer():
             return False
         self._publish(b"PUB %s %d\r\n" % (to, len(body)), body)
         return True
 
-    def _is_full(self, connection: Connection) -> bool:
-        """Tell whether the socket has too much to send now: only to be asked if it had after the last write."""
-        self._unsent_bytes = connection.unsent_bytes
-        return self._out_bytes + self._unsent_bytes > self._max_unsent_bytes
+    def destination(self, to: Any) -> bytes:
+        """Return the inbox, without the name of the one answer."""
+        inbox: bytes = to.rpartition(b".")[0]
+        return inbox
 
     def _publish(self, command: bytes, body: bytes) -> None:
         size = len(body)
-        self._out_bytes += size
+        self._budget.queued_bytes += size
         if size < LARGE:
             self._out.stream(command + body + b"\r\n")
         else:  # it is not copied
@@ -240,16 +237,24 @@ class NatsLink(Link):
             self._out.add(body)
             self._out.stream(b"\r\n")
 
+    def _unsent_bytes(self) -> int:
+        """Return what the socket of the connection in use has not sent; without one nothing is to be sent."""
+        connection = self._session.connection
+        return 0 if connection is None else connection.unsent_bytes
+
+    def _writable(self) -> None:
+        self._sink.writable()
+
     def _write(self, commands: list[bytes]) -> None:
         """Write what one tick has published; one fence serves all of it (a refusal or a 503 comes before the PONG)."""
-        self._out_bytes = 0
         notifies, self._notifies = self._notifies, []
         unfenced = self._rights.unfenced()
         connection = self._session.connection
-        if connection is None:  # whoever waits for these was told that the link is down
+        if connection is not None:  # else whoever waits for these was told that the link is down
+            connection.write(*commands)
+        self._budget.written()
+        if connection is None:
             return
-        connection.write(*commands)
-        self._unsent_bytes = connection.unsent_bytes
         if notifies or unfenced:
             connection.ping().add_done_callback(partial(self._passed, notifies, unfenced))
 

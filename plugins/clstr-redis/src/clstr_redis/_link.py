@@ -12,7 +12,7 @@ from typing import Any
 import redis.exceptions
 
 from clstr.errors import ClstrError, ConnectionLostError, NoShardSubscriberError, OverloadedError
-from clstr.spi import Batcher, Link, Route, Sink
+from clstr.spi import Batcher, Link, Route, Sink, WriteBudget
 from clstr_redis import _frames as frames
 from clstr_redis._connection import Answer, Command, Connection, Reply
 from clstr_redis._dialer import Dialer
@@ -52,8 +52,8 @@ class RedisLink(Link):
         self._session = Session(dialer, names, self._leases, heartbeat=heartbeat, receive=self._receive, logger=logger)
         self._owners = Owners(self._loop.time, heartbeat * LEASE_HEARTBEATS)
         self._out = Batcher[Item](self._loop, self._write)
-        self._out_bytes = 0
-        self._unsent_bytes = 0  # by the socket, after the last write
+        self._budget = WriteBudget(self._writable, MAX_UNSENT_BYTES)
+        self._budget.connected(self._unsent_bytes)
         self._turn = 0
 
     async def open(self, sink: Sink) -> None:
@@ -83,6 +83,7 @@ class RedisLink(Link):
                     await connection.leave()
                     await self.flush()
         finally:
+            self._budget.disconnected()
             await self._session.aclose()
 
     # Shards.
@@ -105,8 +106,8 @@ class RedisLink(Link):
 
     def send(self, shard: int, token: int, body: bytes, *, oneway: bool) -> Route:
         """Publish to the owner that is known, or let the script find one."""
-        connection = self._session.usable()
-        if self._out_bytes + self._unsent_bytes + len(body) > MAX_UNSENT_BYTES and self._is_full(connection):
+        self._session.usable()
+        if not self._budget.has_room_for_request(len(body)):
             raise OverloadedError("max_unsent_bytes", MAX_UNSENT_BYTES)
         # For a notify the script looks each time: one that had let go of the shard would refuse it, and tell nobody.
         inbox = b"" if oneway else self._owners.get(shard)
@@ -119,22 +120,27 @@ class RedisLink(Link):
 
     def reply(self, to: Any, body: bytes) -> bool:
         """Publish to the inbox of who asked."""
-        connection = self._session.connection
-        if connection is None:
-            return False
-        if self._out_bytes + self._unsent_bytes > MAX_UNSENT_BYTES and self._is_full(connection):
+        if self._session.connection is None or not self._budget.has_room_for_answer():
             return False
         inbox, token = to
         self._add(Item(frames.answer(token, body), inbox))
         return True
 
-    def _is_full(self, connection: Connection) -> bool:
-        """Tell whether the socket has too much to send now: only to be asked if it had after the last write."""
-        self._unsent_bytes = connection.unsent_bytes
-        return self._out_bytes + self._unsent_bytes > MAX_UNSENT_BYTES
+    def destination(self, to: Any) -> bytes:
+        """Return the inbox."""
+        inbox: bytes = to[0]
+        return inbox
+
+    def _unsent_bytes(self) -> int:
+        """Return what the socket of the connection in use has not sent; without one nothing is to be sent."""
+        connection = self._session.connection
+        return 0 if connection is None else connection.unsent_bytes
+
+    def _writable(self) -> None:
+        self._sink.writable()
 
     def _add(self, item: Item) -> None:
-        self._out_bytes += len(item.frame)
+        self._budget.queued_bytes += len(item.frame)
         if item.inbox:
             self._out.stream(item)
         else:  # a script for each shard: the fewer, the more messages it is for
@@ -142,13 +148,13 @@ class RedisLink(Link):
 
     def _write(self, items: list[Item]) -> None:
         """Send what one tick has to say: a message for each known peer, a script for each other shard."""
-        self._out_bytes = 0
         connection = self._session.connection
         if connection is None:  # whoever waits for requests was told that the link is down
+            self._budget.written()
             self._sink.dropped(sum(item.token is None for item in items))
             return
         connection.send([self._command(connection, batch) for batch in batches(items)])
-        self._unsent_bytes = connection.unsent_bytes
+        self._budget.written()
 
     def _command(self, connection: Connection, batch: list[Item]) -> tuple[Reply, Command]:
         message = frames.join(connection.inbox, [item.frame for item in batch])

@@ -12,10 +12,8 @@ class Counters:
 
     Attributes:
         missed_wakeups: Messages that waited because their socket woke nobody. A defect of ours if it is not 0.
-        dropped_answers: Answers that ZeroMQ had no room for, or whose receiver had gone, when they were to be written.
         refused_peers: Connections of peers that were refused.
     """
 
     missed_wakeups: int = 0
-    dropped_answers: int = 0
     refused_peers: int = 0

@@ -29,6 +29,7 @@ class Guest:
         received: ZeroMQ messages that came from it.
         sent_bytes: The bytes of answers that it was sent.
         read_bytes: How many of them it has certainly read.
+        is_full: Whether an answer was not sent because it had too much to read.
         probe: A ping that it has not answered: its number, and `sent_bytes` when it was sent.
     """
 
@@ -41,6 +42,7 @@ class Guest:
     received: int = 0
     sent_bytes: int = 0
     read_bytes: int = 0
+    is_full: bool = False
     probe: tuple[int, int] | None = None
 
     @property

@@ -18,6 +18,7 @@ from clstr_zmq._identity import Identity
 from clstr_zmq._pieces import SLACK_BYTES, Pieces
 from clstr_zmq._post import Post
 from clstr_zmq._protocol import (
+    FRAME_OVERHEAD,
     Ack,
     Bye,
     Drops,
@@ -41,7 +42,7 @@ from clstr_zmq._wire import Wire
 PROBE_INTERVAL = 0.1  # seconds between two looks whether somebody who is waited for has gone
 GOODBYE_TIMEOUT = 0.15  # closing has 0.4 seconds in all
 PROBE_BYTES = 1024 * 1024
-MAX_UNREAD_BYTES = 32 * 1024 * 1024
+MAX_UNREAD_BYTES = 16 * 1024 * 1024  # as much as a peer asks for at once with the default `max_inflight_bytes`
 
 
 class To(NamedTuple):
@@ -91,7 +92,7 @@ class Inbox:
         self._logger = logger
         self._guests = Guests()
         self._numbers = itertools.count(1)
-        self._post = Post(wire, self._gone, counters)
+        self._post = Post(wire, self._gone, self._dropped)
         self._reception = Reception(
             me, self._guests, self._post, self, numbers=self._numbers, counters=counters, logger=logger
         )
@@ -157,24 +158,43 @@ class Inbox:
         for guest in self._guests:
             self._post.say(guest.route, Bye())
         await asyncio.wait((awaited.done,), timeout=GOODBYE_TIMEOUT)
+        self._post.close()
 
     # Answers.
 
     def reply(self, to: To, body: bytes) -> bool:
-        """Send an answer; ``False`` if it had to be dropped."""
+        """Send an answer; ``False`` if the guest has too much to read."""
         guest = to.guest
-        if self._guests.get(guest.route) is not guest or guest.unread_bytes > MAX_UNREAD_BYTES:
+        if self._guests.get(guest.route) is not guest:
+            self._host.sink.dropped(1)
+            return True
+        if guest.unread_bytes > MAX_UNREAD_BYTES:
+            guest.is_full = True
             return False
         if len(body) > guest.hello.max_bytes:
             self._post.say(guest.route, TooLarge(token=to.token, size=len(body)))
             return True
-        guest.sent_bytes += len(body)
+        guest.sent_bytes += len(body) + FRAME_OVERHEAD
         self._post.answer(guest.route, to.token, body)
+        self._probe(guest)
+        return True
+
+    def _probe(self, guest: Guest) -> None:
+        """Ask a guest to say how much it has read, if that may be much less than it was sent."""
         if guest.probe is None and guest.unread_bytes > PROBE_BYTES:
             number = next(self._numbers)
             guest.probe = number, guest.sent_bytes
             self._post.say(guest.route, Ping(number=number))
-        return True
+
+    def _has_read(self, guest: Guest, number: int) -> None:
+        guest.has_read(number)
+        self._probe(guest)
+        if guest.is_full and guest.unread_bytes <= MAX_UNREAD_BYTES // 2:
+            guest.is_full = False
+            self._host.sink.writable()
+
+    def _dropped(self, answers: int) -> None:
+        self._host.sink.dropped(answers)
 
     # Who comes and goes.
 
@@ -208,6 +228,8 @@ class Inbox:
         self._guests.remove(guest)
         self._post.forget(guest.route)
         self._reception.has_left(guest)
+        if guest.is_full:
+            self._host.sink.writable()  # what it did not take is offered again, and dropped
 
     def _gone(self, route: bytes, why: str) -> None:
         """A connection is closed, or as good as that."""
@@ -244,7 +266,7 @@ class Inbox:
             case Ping():
                 self._post.say(guest.route, Pong(number=message.number))
             case Pong():
-                guest.has_read(message.number)
+                self._has_read(guest, message.number)
                 self._reception.has_answered(guest, message.number)
             case Ack():
                 self._guests.acknowledge(guest, message.number)

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 import zmq
 
@@ -239,10 +239,15 @@ class ZmqLink(Link):
 
     def reply(self, to: object, body: bytes) -> bool:
         """Send an answer back along the connection that the request came from."""
+        if isinstance(to, To) and self._inbox is not None:
+            return self._inbox.reply(to, body)
         if isinstance(to, ToHere):
             self._here.reply(to, body)
-            return True
-        return isinstance(to, To) and self._inbox is not None and self._inbox.reply(to, body)
+        return True
+
+    def destination(self, to: object) -> Hashable:
+        """Return the guest that asked; ``None`` is this peer itself."""
+        return to.guest if isinstance(to, To) else None
 
     # What outboxes say.
 

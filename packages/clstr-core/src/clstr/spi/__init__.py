@@ -33,6 +33,7 @@ from clstr.spi._sockets import connect_unix as connect_unix
 from clstr.spi._sockets import end_socket as end_socket
 from clstr.spi._sockets import keep_from_children as keep_from_children
 from clstr.spi._stats import Stats as Stats
+from clstr.spi._write_budget import WriteBudget as WriteBudget
 
 __all__ = [
     "Address",
@@ -51,6 +52,7 @@ __all__ = [
     "Route",
     "Sink",
     "Stats",
+    "WriteBudget",
     "answered_while_moving",
     "check_credentials",
     "connect_tcp",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from clstr._context import is_refusal_of
@@ -11,22 +12,55 @@ from clstr._error_wire import clip, encode_error
 from clstr._limits import MAX_ERROR_BYTES, MAX_TYPE_CHARACTERS
 from clstr._wire import Codec
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, PayloadTooLargeError
+from clstr.spi._answer_budget import AnswerBudget
+from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._link import Link
 from clstr.spi._notify_log import NotifyLog
 from clstr.spi._stats import Stats
+from clstr.spi._unsent_answers import UnsentAnswers
 
 # How much of an error's texts is sent: all that may be, or less where that is more than the broker carries.
 ERROR_BYTES = (MAX_ERROR_BYTES, 64, 0)
 
+GRACE = 1.0  # seconds that an answer is kept at least: who states a TTL may wait longer than that for the refusal
+
 
 class Answers:
-    """Encodes answers and hands them to the link."""
+    """
+    Encodes answers and hands them to the link.
 
-    def __init__(self, link: Link, stats: Stats, logger: logging.Logger, clock: Callable[[], float]) -> None:
+    Args:
+        link: What sends them.
+        stats: Where refusals and losses are counted.
+        logger: Told of what nobody else is told.
+        deadlines: Where those that the link does not take wait for their deadline.
+        budget: What counts the bytes of these.
+        clock: The loop's.
+        patience: Seconds that an answer is kept whose message stated no TTL.
+
+    Attributes:
+        unsent: The answers that the link did not take.
+        max_payload_bytes: The data bytes that an answer may have.
+    """
+
+    def __init__(
+        self,
+        link: Link,
+        stats: Stats,
+        logger: logging.Logger,
+        *,
+        deadlines: Deadlines,
+        budget: AnswerBudget,
+        clock: Callable[[], float],
+        patience: float,
+    ) -> None:
         self._link = link
         self._stats = stats
         self._logger = logger
+        self._clock = clock
+        self._patience = patience
+        self.unsent: UnsentAnswers = UnsentAnswers(self._offer, link.destination, deadlines, budget, self.dropped)
         self._notify_log = NotifyLog(logger, clock)
         self.max_payload_bytes: int = 0
 
@@ -71,6 +105,10 @@ class Answers:
         if to is not None:
             self._send(to, self._encode(codec, error))
 
+    def dropped(self, answers: int) -> None:
+        """Count answers that reached nobody."""
+        self._stats.dropped_replies += answers
+
     def refuse_unread_notify(self, shard: int, message_type: str, error: ClstrError) -> None:
         """Note that a notify was refused before it became a delivery."""
         self._stats.refused += 1
@@ -85,7 +123,7 @@ class Answers:
             self._stats.notify_failures += 1
             self._notify_log.failed(delivery, f"{type(error).__name__}: {_message(error)}")
         elif delivery.to is not None:
-            self._send(delivery.to, self._encode(delivery.codec, error))
+            self._send(delivery.to, self._encode(delivery.codec, error), delivery.expires)
 
     def _reply(self, delivery: Delivery, data: bytes) -> None:
         if delivery.to is None:
@@ -95,7 +133,7 @@ class Answers:
         if maximum is not None and len(body) > maximum:
             too_large = PayloadTooLargeError(len(data), self.max_payload_bytes, is_reply=True)
             body = self._encode(delivery.codec, too_large)
-        self._send(delivery.to, body)
+        self._send(delivery.to, body, delivery.expires)
 
     def _encode(self, codec: Codec, error: ClstrError) -> bytes:
         """Write an error, with less of its text and facts if the broker's messages are so small."""
@@ -106,13 +144,19 @@ class Answers:
                 break
         return body
 
-    def _send(self, to: object, body: bytes) -> None:
+    def _send(self, to: object, body: bytes, expires: float = math.inf) -> None:
+        """Send an answer now, or when the link takes it; ``expires`` is when its sender has given up, in loop time."""
+        if not self._offer(to, body):
+            now = self._clock()
+            self.unsent.keep(to, body, now + min(max(expires - now, GRACE), self._patience))
+
+    def _offer(self, to: object, body: bytes) -> bool:
         try:
-            is_out = self._link.reply(to, body)
+            return self._link.reply(to, body)
         except Exception:  # it must not raise; if it does, that costs one answer, not the slot or the timers
             self._logger.exception("the link failed to send an answer")
-            is_out = False
-        self._stats.dropped_replies += not is_out
+            self.dropped(1)
+            return True
 
 
 def _encode(codec: Codec, error: ClstrError, max_bytes: int) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -28,8 +29,10 @@ class Delivery(Current, eq=False, kw_only=True):
         to: Where the answer goes, for the link.
         oneway: Whether it is a notify, which is never answered.
         size: Its bytes on the wire.
+        expires: When its sender has given up: loop time, infinite without a TTL.
         deadline: When it expires while it waits, or when its handler is cancelled: loop time.
         timeout: The seconds that its handler was given, once it has started.
+        queue: The queue that it waits in; ``None`` if it does not wait.
         task: Its handler's task, once it has started.
         begun: Whether its handler has taken its first step.
         lent: How many of the handler's tasks await a request now; above 0 its slot is another's.
@@ -44,9 +47,11 @@ class Delivery(Current, eq=False, kw_only=True):
     to: object
     oneway: bool
     size: int
+    expires: float
     deadline: float
     timeout: float = 0.0
     tick: int = 0
+    queue: OrderedDict[Delivery, None] | None = None
     task: asyncio.Task[None] | None = None
     lent: int = 0
     parked: int = 0

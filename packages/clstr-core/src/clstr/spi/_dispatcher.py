@@ -4,6 +4,9 @@ Admission: which messages run now, which wait, and which are refused.
 A message takes a slot when its handler's task starts and frees it when that task has really ended. While the handler
 awaits a request it lends the slot, so that what it waits for can run (T6); messages sent from inside a handler wait in
 a queue of their own that is served first. Without both, nested requests deadlock as soon as the slots are full.
+
+No handler starts whose answer would wait behind too many others (`AnswerBudget`). Messages of a destination that does
+not take its answers are set aside, so that those of others pass them.
 """
 
 from __future__ import annotations
@@ -11,17 +14,18 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import sys
-from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any
 
 from clstr._context import set_current
 from clstr._envelope import Envelope
 from clstr._limits import Limits
 from clstr.errors import ClstrError, EnvelopeExpiredError, OverloadedError
+from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
+from clstr.spi._set_aside import Queue, SetAside
 
 # So many messages from outside may start beyond the number of slots, on slots that others have lent. Each may fan out,
 # and what all of them ask for at once has to fit the queue of nested messages: hence not as many as would find a slot.
@@ -30,22 +34,33 @@ SPARE = 4
 NOTHING = Envelope(shard=0, type="")
 
 Selector = Callable[[Delivery], bool]
-_Queue = OrderedDict[Delivery, None]  # a FIFO from whose middle an expired message can be taken
 
 
 class Dispatcher:
     """Runs the handlers of one transport within its limits."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, deadlines: Deadlines, answers: Answers) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        deadlines: Deadlines,
+        answers: Answers,
+        *,
+        budget: AnswerBudget,
+        destination_of: Callable[[object], Hashable],
+    ) -> None:
         self._loop = loop
         self._limits = limits
         self._deadlines = deadlines
         self._answers = answers
+        self._budget = budget
+        self._destination_of = destination_of
         # Handlers start in the context of `connect`, not in that of whatever callback read their message.
         self._context = contextvars.copy_context()
         self._context.run(set_current, None)
-        self._outer: _Queue = OrderedDict()
-        self._nested: _Queue = OrderedDict()
+        self._outer = Queue()
+        self._nested = Queue()
+        self._aside = SetAside()
         # Bytes of messages that wait for a slot or have lent theirs: from outside, and nested.
         self._held_bytes = {False: 0, True: 0}
         self._running: set[Delivery] = set()
@@ -79,29 +94,32 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """Messages that wait for a slot."""
-        return len(self._outer) + len(self._nested)
+        return len(self._outer) + len(self._nested) + sum(self._aside.count.values())
 
     # A message's way: admit -> (wait) -> start -> run -> end.
 
     def admit(self, delivery: Delivery) -> None:
         """Start the message, or let it wait, or refuse it. Never blocks."""
         queue = self._queue_of(delivery)
-        if not queue and self._has_slot(delivery):
+        is_blocked = bool(self._budget.blocked) and self._is_blocked(delivery)
+        if not (queue or is_blocked) and self._has_slot(delivery):
             self._start(delivery)
             return
-        limits = self._limits
-        if len(queue) >= limits.max_queue or self._suspended >= self._max_suspended:
+        limits, is_nested = self._limits, delivery.depth > 0
+        if len(queue) + self._aside.count[is_nested] >= limits.max_queue or self._suspended >= self._max_suspended:
             self._answers.refuse(delivery, OverloadedError("max_queue", limits.max_queue))
-        elif self._held_bytes[delivery.depth > 0] + delivery.size > limits.max_queue_bytes:
+        elif self._held_bytes[is_nested] + delivery.size > limits.max_queue_bytes:
             self._answers.refuse(delivery, OverloadedError("max_queue_bytes", limits.max_queue_bytes))
         else:
             self._enqueue(queue, delivery)
+            if is_blocked:
+                self._aside.put(self._destination_of(delivery.to), delivery)
 
-    def _queue_of(self, delivery: Delivery) -> _Queue:
+    def _queue_of(self, delivery: Delivery) -> Queue:
         return self._nested if delivery.depth else self._outer
 
     def _has_slot(self, delivery: Delivery) -> bool:
-        if self._active >= self._limits.max_concurrent:
+        if self._active >= self._limits.max_concurrent or self._budget.is_full:
             return False
         # Where nested messages may not start they are refused: if they waited, everybody might wait for them.
         if delivery.depth:
@@ -109,14 +127,19 @@ class Dispatcher:
         fits = self._outer_running < self._limits.max_concurrent + SPARE and self._suspended < self._max_suspended
         return fits and not self._nested
 
-    def _enqueue(self, queue: _Queue, delivery: Delivery) -> None:
+    def _enqueue(self, queue: Queue, delivery: Delivery) -> None:
         queue[delivery] = None
+        delivery.queue = queue
         self._held_bytes[delivery.depth > 0] += delivery.size
         if delivery.envelope.ttl_ms:
             delivery.tick = self._deadlines.add(delivery.deadline, delivery)
 
-    def _dequeue(self, queue: _Queue, delivery: Delivery) -> None:
-        del queue[delivery]
+    def _dequeue(self, delivery: Delivery) -> None:
+        if delivery.queue is self._outer or delivery.queue is self._nested:
+            del delivery.queue[delivery]
+        else:
+            self._aside.remove(delivery)
+        delivery.queue = None
         self._held_bytes[delivery.depth > 0] -= delivery.size
         if delivery.tick:
             self._deadlines.discard(delivery.tick, delivery)
@@ -204,9 +227,22 @@ class Dispatcher:
                 # The wheel may be 10 ms late, a busy loop later, and with eager tasks the last start ran a handler.
                 if delivery.deadline <= self._loop.time():
                     self._refuse_waiting(delivery, expired(delivery))
+                elif self._budget.blocked and self._is_blocked(delivery):
+                    self._aside.put(self._destination_of(delivery.to), delivery)
                 else:
-                    self._dequeue(queue, delivery)
+                    self._dequeue(delivery)
                     self._start(delivery)
+
+    # Destinations that do not take their answers.
+
+    def resume(self) -> None:
+        """Start what waited because answers could not leave: there is room for more of them."""
+        self._aside.put_back(self._budget.blocked, self._outer, self._nested)
+        self._wake()
+
+    def _is_blocked(self, delivery: Delivery) -> bool:
+        to = None if delivery.oneway else delivery.to
+        return to is not None and self._destination_of(to) in self._budget.blocked
 
     # Slots that are lent.
 
@@ -318,7 +354,7 @@ class Dispatcher:
 
     def refuse_waiting(self, selects: Selector, new_error: Callable[[Delivery], ClstrError]) -> int:
         """Refuse the messages that ``selects`` chooses and whose handlers have not run; return how many."""
-        waiting = [delivery for queue in (self._nested, self._outer) for delivery in queue if selects(delivery)]
+        waiting = [delivery for queue in self._queues() for delivery in queue if selects(delivery)]
         for delivery in waiting:
             self._refuse_waiting(delivery, new_error(delivery))
         unbegun = [each for each in self._running if not (each.has_run or each.answered) and selects(each)]
@@ -327,7 +363,7 @@ class Dispatcher:
         return len(waiting) + len(unbegun)
 
     def _refuse_waiting(self, delivery: Delivery, error: ClstrError) -> None:
-        self._dequeue(self._queue_of(delivery), delivery)
+        self._dequeue(delivery)
         self._answers.refuse(delivery, error)
         self._wake_settlers()
 
@@ -357,8 +393,14 @@ class Dispatcher:
         return list(self._running)
 
     def _open(self) -> Iterator[Delivery]:
-        for group in (self._running, self._nested, self._outer):
-            yield from group
+        yield from self._running
+        for queue in self._queues():
+            yield from queue
+
+    def _queues(self) -> Iterator[Queue]:
+        yield self._nested
+        yield self._outer
+        yield from self._aside.queues()
 
     def _wake_settlers(self) -> None:
         for changed in self._settlers:

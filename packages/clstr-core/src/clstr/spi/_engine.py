@@ -24,6 +24,7 @@ from clstr._wire import CODECS
 from clstr.abc import CloseReport, Handler, ReleaseReport, Transport
 from clstr.errors import DrainingError, TransportClosedError
 from clstr.spi import _forks
+from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
 from clstr.spi._bounded import bounded
 from clstr.spi._deadlines import Deadlines
@@ -66,6 +67,7 @@ class Engine(Transport):
         deadlines: What ends when its time is over.
         pending: The requests that wait for a reply.
         holders: Which subscription holds which shard.
+        answer_budget: The bytes of answers that wait to leave.
         answers: What sends the replies of handlers.
         dispatcher: What starts and ends handlers.
     """
@@ -96,8 +98,24 @@ class Engine(Transport):
         self.deadlines: Deadlines = Deadlines(self._loop)
         self.pending: PendingReplies = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
         self.holders: Holders = Holders(link, self.stats, self._logger)
-        self.answers: Answers = Answers(link, self.stats, self._logger, self._loop.time)
-        self.dispatcher: Dispatcher = Dispatcher(self._loop, self.limits, self.deadlines, self.answers)
+        self.answer_budget: AnswerBudget = AnswerBudget(self._has_room_for_answers)
+        self.answers: Answers = Answers(
+            link,
+            self.stats,
+            self._logger,
+            deadlines=self.deadlines,
+            budget=self.answer_budget,
+            clock=self._loop.time,
+            patience=self.limits.handler_timeout,
+        )
+        self.dispatcher: Dispatcher = Dispatcher(
+            self._loop,
+            self.limits,
+            self.deadlines,
+            self.answers,
+            budget=self.answer_budget,
+            destination_of=link.destination,
+        )
         self._receiver = Receiver(self, self._loop, self._codec, self._logger)
         self._sender = Sender(self, self._loop, self._codec)
 
@@ -229,6 +247,9 @@ class Engine(Transport):
             self._logger.warning(text, len(running), self.limits.drain_timeout, some)
         return ReleaseReport(running=running)
 
+    def _has_room_for_answers(self) -> None:
+        self.dispatcher.resume()
+
     async def wait_closed(self) -> None:
         """
         Return when `aclose` has begun; raise what ended the link if it is lost for good.
@@ -284,7 +305,9 @@ class Engine(Transport):
         return refused, cancelled
 
     async def _close_link(self, deadline: float) -> None:
+        await self.answer_budget.settle(deadline)
         self._is_closed = True
+        self.answers.unsent.close()
         self.state.close()
         self.pending.fail_sent(TransportClosedError, "the transport was closed during the request")
         # Answers that a slow network has not taken yet get what is left of the time to drain.

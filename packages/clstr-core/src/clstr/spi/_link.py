@@ -56,7 +56,7 @@ class Sink(Protocol):
 
     def dropped(self, answers: int) -> None:
         """
-        Answers that `Link.reply` had taken reached nobody: it learned that only afterwards.
+        Answers that `Link.reply` had taken reached nobody, or those to a receiver that is gone.
 
         Args:
             answers: How many.
@@ -71,6 +71,9 @@ class Sink(Protocol):
 
         It counts as up when `Link.open` has returned.
         """
+
+    def writable(self) -> None:
+        """There is room again after `Link.reply` has returned ``False``: the answers that it did not take are due."""
 
     def down(self, error: Exception, *, fatal: bool = False) -> None:
         """The link is gone, and every request in flight with it. ``fatal``: it will not come back."""
@@ -175,7 +178,26 @@ class Link(ABC):
 
     @abstractmethod
     def reply(self, to: object, body: bytes) -> bool:
-        """Send an answer. Never blocks, never raises: ``False`` if it had to be dropped."""
+        """
+        Send an answer. Never blocks, never raises.
+
+        Returns:
+            ``False`` if the link does not take it now, because it is down or has too much to send: the engine keeps the
+            answer, and offers it again after `Sink.up` and `Sink.writable` for as long as its deadline lasts. ``True``
+            if the link took it, or knows that its receiver is gone; then it calls `Sink.dropped` too.
+        """
+
+    def destination(self, to: object) -> Hashable:  # noqa: ARG002 -- for links whose receivers can be told apart
+        """
+        Return what stands for the peer that an answer to ``to`` goes to.
+
+        The answers that a peer does not take keep back further messages of that peer; with one name for all, they keep
+        back everybody's.
+
+        Args:
+            to: What the link gave to `Sink.request`, or `reply_address` chose.
+        """
+        return None
 
     @abstractmethod
     async def flush(self) -> None:

@@ -87,7 +87,7 @@ class Receiver:
             self._refuse(frame, codec, to, error)
             return
         now = self._clock()
-        deadline = now + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
+        expires = now + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
         dispatcher, chain = engine.dispatcher, tuple(frame.chain)
         dispatcher.admit(
             Delivery(
@@ -101,7 +101,8 @@ class Receiver:
                 to=to,
                 oneway=frame.oneway,
                 size=len(body),
-                deadline=deadline,
+                expires=expires,
+                deadline=expires,
             )
         )
 
@@ -194,7 +195,7 @@ class Receiver:
 
     def dropped(self, answers: int) -> None:
         """So many answers reached nobody."""
-        self._engine.stats.dropped_replies += answers
+        self._engine.answers.dropped(answers)
 
     def lost(self, route: Route) -> None:
         """``route`` is gone."""
@@ -204,10 +205,17 @@ class Receiver:
     def up(self) -> None:
         """The link is usable again."""
         self._engine.state.up()
+        self._engine.answers.unsent.retry()
+
+    def writable(self) -> None:
+        """The link takes answers again."""
+        self._engine.answers.unsent.retry()
 
     def down(self, error: Exception, *, fatal: bool = False) -> None:
         """The link is gone, and every request in flight with it."""
         self._engine.state.down(error, fatal=fatal)
+        if fatal:
+            self._engine.answers.unsent.close()
         message = f"the link was lost while the request was in flight: {error}"
         self._engine.pending.fail_sent(ConnectionLostError, message)
 

@@ -12,7 +12,7 @@ class Stats:
 
     Attributes:
         late_replies: Replies to requests that had ended: timed out, cancelled, answered before, or never ours.
-        dropped_replies: Replies that the link could not send, or that reached nobody.
+        dropped_replies: Replies that could not be sent before their deadline, or that reached nobody.
         garbage: Messages from the wire that could not be read.
         foreign_replies: Messages at the address of a reply that no node wrote; they did not end the request.
         refused: Messages that were refused.
