@@ -97,16 +97,24 @@ class Codec:
     expansion: tuple[int, int]
     envelope_bytes: int
 
+    def encoded(self, data_bytes: int) -> int:
+        """Return what ``data_bytes`` of data take in a frame."""
+        numerator, denominator = self.expansion
+        return -(-data_bytes // denominator) * numerator
+
     def most_bytes(self, data_bytes: int) -> int:
         """Return the size of the largest frame with ``data_bytes`` of data."""
+        return self.encoded(data_bytes) + self.envelope_bytes
+
+    def most_data_beside(self, envelope_bytes: int, frame_bytes: int) -> int:
+        """Return how many data bytes fit a frame of ``frame_bytes`` that has ``envelope_bytes`` beyond them."""
         numerator, denominator = self.expansion
-        return -(-data_bytes // denominator) * numerator + self.envelope_bytes
+        return max(0, frame_bytes - envelope_bytes) // numerator * denominator
 
     def most_data(self, frame_bytes: int) -> int:
         """Return how many data bytes fit a frame of ``frame_bytes``, whatever else is in it."""
-        numerator, denominator = self.expansion
         # A broker with tiny messages carries data too, but then not beside headers at their bounds.
-        return (frame_bytes - min(self.envelope_bytes, frame_bytes // 4)) // numerator * denominator
+        return self.most_data_beside(min(self.envelope_bytes, frame_bytes // 4), frame_bytes)
 
 
 # The hook writes a subclass of str, such as markupsafe's, as the text that it is.

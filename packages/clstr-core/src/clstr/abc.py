@@ -35,7 +35,8 @@ T13 When the link is lost, requests in flight on it fail with `ConnectionLostErr
 T14 ``aclose`` is idempotent, safe from several tasks and from inside a handler. New calls fail with
     `TransportClosedError` as soon as it begins, requests of draining handlers go on; late arrivals are refused. It
     returns within ``drain_timeout`` + 2 s, and leaves nothing but handlers that ignored cancellation.
-T15 Garbage from the wire is counted and dropped, or answered with an error; it never stops the receiver.
+T15 Garbage from the wire is counted and dropped, or answered with an error; it never stops the receiver. What
+    arrives at a reply's address and is no reply of a node does not end the request.
 T16 At most once: nothing is sent again unless a refusal shows that it never ran.
 """
 

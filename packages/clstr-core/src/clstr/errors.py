@@ -348,16 +348,19 @@ class PayloadTooLargeError(ClstrError, ValueError):
 
     Attributes:
         size: The size of the data, in bytes.
-        max_bytes: The limit, in bytes.
+        max_bytes: How many bytes would pass; if the broker's limit is what counts, beside this message's headers.
     """
 
     code = "too_large"
     facts: ClassVar[dict[str, type[Fact]]] = {"size": int, "max_bytes": int}
 
-    def __init__(self, size: int, max_bytes: int, *, is_reply: bool = False) -> None:
+    def __init__(
+        self, size: int, max_bytes: int, *, is_reply: bool = False, setting: str = "max_payload_bytes"
+    ) -> None:
         what = "reply" if is_reply else "payload"
+        advice = f"send less, or raise {setting}" if setting else "send less: the broker carries no more"
         super().__init__(
-            f"the {what} has {size} bytes, the limit is {max_bytes}: send less, or raise max_payload_bytes",
+            f"the {what} has {size} bytes, the limit is {max_bytes}: {advice}",
             maybe_executed=is_reply,
         )
         self.size = size

@@ -147,6 +147,15 @@ async def test_an_error_is_shortened_to_what_the_broker_carries(
     assert len(link.bodies[-1]) <= maximum
 
 
+async def test_a_reply_too_large_follows_what_the_broker_carries(open_engine: OpenEngine) -> None:
+    link = FakeLink(max_message_bytes=1024 * 1024)
+    engine = await open_engine(link)
+    link.max_message_bytes = 100_000
+    error = await request_from(engine, returning(bytes(100_001)), "large")
+    assert isinstance(error, PayloadTooLargeError)
+    assert (error.max_bytes, error.maybe_executed) == (engine.max_payload_bytes, True)
+
+
 # Exceptions.
 
 

@@ -23,6 +23,7 @@ from clstr.errors import (
     HandlerTimeoutError,
     NoShardSubscriberError,
     NotOwnerError,
+    PayloadTooLargeError,
     TransportClosedError,
     TransportUnavailableError,
 )
@@ -66,7 +67,6 @@ async def test_an_engine_is_a_transport_with_default_limits(link: FakeLink) -> N
     engine = Engine(link)
     assert isinstance(engine, Transport)
     assert engine.limits == Limits()
-    assert engine.max_payload_bytes == 0
     await engine.open()
     assert engine.max_payload_bytes == 1024 * 1024
     await engine.aclose()
@@ -88,6 +88,31 @@ async def test_a_payload_of_the_limit_fits_what_the_broker_carries(open_engine: 
     await ticks()
     link.answer(link.sent[0])
     await request
+
+
+@pytest.mark.parametrize("codec", ["json", "msgpack"])
+async def test_the_payload_limit_follows_what_the_broker_carries(open_engine: OpenEngine, codec: str) -> None:
+    """After a reconnection it may be less or more; the option still holds."""
+    link = FakeLink(max_message_bytes=1024 * 1024)
+    link.size_setting = "the broker's own"
+    engine = await open_engine(link, codec=codec, max_payload_bytes=500_000)
+    assert engine.max_payload_bytes == 500_000
+    link.max_message_bytes = 100_000
+    fewer = engine.max_payload_bytes
+    assert 50_000 <= fewer < 100_000
+    with pytest.raises(
+        PayloadTooLargeError, match=f"the limit is {fewer}: send less, or raise the broker's own"
+    ) as caught:
+        await engine.request(message(data=bytes(fewer + 1)))
+    assert caught.value.max_bytes == fewer
+    request = asyncio.ensure_future(engine.request(message(data=bytes(fewer))))
+    await ticks()
+    link.answer(link.sent[0])
+    await request
+    link.max_message_bytes = None
+    assert engine.max_payload_bytes == 500_000
+    with pytest.raises(PayloadTooLargeError, match="the limit is 500000: send less, or raise max_payload_bytes"):
+        await engine.request(message(data=bytes(500_001)))
 
 
 @pytest.mark.parametrize("close_hangs", [False, True])

@@ -17,7 +17,7 @@ from clstr._chain import chain_name
 from clstr._context import current
 from clstr._envelope import Envelope
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_SECONDS, MAX_TTL_MS
-from clstr._wire import JSON, PROTOCOL_VERSION
+from clstr._wire import CODECS, JSON, PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,
@@ -288,16 +288,21 @@ async def test_a_payload_of_the_very_limit_is_sent(open_engine: OpenEngine, link
     await request
 
 
-async def test_what_the_broker_does_not_carry_is_not_sent(open_engine: OpenEngine) -> None:
-    """Headers count for the broker, though not for the limit."""
+@pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
+async def test_what_the_broker_does_not_carry_is_not_sent(open_engine: OpenEngine, codec: Codec) -> None:
+    """Headers count for the broker, though not for the limit; the error says what fits beside them, to the byte."""
     link = FakeLink(max_message_bytes=1000)
-    engine = await open_engine(link)
+    engine = await open_engine(link, codec=codec.name)
     with pytest.raises(PayloadTooLargeError) as caught:
         await engine.request(message(data=bytes(500), headers={"h": "x" * 500}))
     assert not caught.value.maybe_executed
     assert (caught.value.size, link.sent) == (500, [])
-    assert caught.value.max_bytes < 500
-    fitting = await begin(engine, message(data=bytes(caught.value.max_bytes), headers={"h": "x" * 500}))
+    fits = caught.value.max_bytes
+    assert 100 < fits < 500
+    assert str(caught.value).endswith(f"the limit is {fits}: send less: the broker carries no more")
+    fitting = await begin(engine, message(data=bytes(fits), headers={"h": "x" * 500}))
+    with pytest.raises(PayloadTooLargeError):
+        await engine.request(message(data=bytes(fits + 6), headers={"h": "x" * 500}))  # base64 has steps of 3 bytes
     link.answer(link.sent[0])
     await fitting
 

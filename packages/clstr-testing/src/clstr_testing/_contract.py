@@ -53,6 +53,7 @@ CONTRACT: dict[str, str] = {
     "T14.8": "no task, thread, timer or descriptor of the transport is left after aclose",
     "T15.1": "garbage never stops the receiver",
     "T15.2": "a handler's CancelledError never stops the receiver",
+    "T15.3": "what arrives at a reply's address and is no reply does not end the request",
     "T16.1": "nothing runs twice, whatever its handler does",
     "T16.2": "nothing runs twice while shards move, and a refusal is the truth",
 }

@@ -6,8 +6,12 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
+from unittest import mock
+
+import pytest
 
 import clstr
+from clstr.spi import Engine
 from clstr_testing._check import Bench, proves
 from clstr_testing._handlers import FAR, Gate, echo, envelope, settle
 from clstr_testing._leaks import no_leaks
@@ -28,6 +32,16 @@ GARBAGE = (
     b'{"shard":0,"type":"t","data":"","headers":{"X-Clstr-Admin":"1"}}',
     b'{"shard":0,"type":"t","data":"","v":99}',
     b"\x95\x00\xa1t\xc4\x01x",
+)
+NO_REPLIES = (
+    b"",
+    b"\0",
+    b"{",
+    b"\xff" * 100,
+    b'{"stream":"AUDIT","seq":1}',
+    b'{"error":{"code":503,"description":"full"}}',
+    b'{"data":"eA==","status":"ok"}',
+    b"\x92\xc4\x01x\xa0",
 )
 
 
@@ -321,6 +335,24 @@ class LifetimeChecks(Bench):
             error = await failure(client.request(envelope(data=b"cancel"), timeout=FAR), clstr.HandlerError)
             assert error.error_type == "CancelledError"
             assert await client.request(envelope(data=b"x"), timeout=FAR) == b"x"
+
+    @proves("T15.3")
+    async def test_what_is_no_reply_does_not_end_a_request(self) -> None:
+        """Before each answer of the node its link carries bytes that no node writes, to the same address."""
+        server, client = await self.peer(), await self.peer()
+        await server.subscribe([0], echo)
+        if not isinstance(server, Engine):
+            pytest.skip("not checked: the transport is no clstr.spi.Engine over a link")
+        reply = server.link.reply
+
+        def reply_after_others(to: object, body: bytes) -> bool:
+            for other in NO_REPLIES:
+                reply(to, other)
+            return reply(to, body)
+
+        with mock.patch.object(server.link, "reply", reply_after_others):
+            for number in range(5):
+                assert await client.request(envelope(data=b"%d" % number), timeout=FAR) == b"%d" % number
 
     @proves("T16.1")
     async def test_no_message_runs_twice(self) -> None:

@@ -11,13 +11,13 @@ from typing import Any, Self
 import clstr
 from clstr._context import current
 from clstr.abc import ReleaseReport
-from clstr.errors import ClstrError, DrainingError, NotOwnerError, TransportClosedError
+from clstr.errors import ClstrError, DrainingError, InvalidReplyError, NotOwnerError, TransportClosedError
 from clstr.spi import Buffer, Engine, Route
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher, Selector
 from clstr.spi._link_state import LinkState
-from clstr.spi._pending import AskAgain, Pending, PendingReplies
+from clstr.spi._pending import AskAgain, Outcome, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender, _Call
 from clstr.spi._subscriptions import EngineSubscription
@@ -340,6 +340,23 @@ class NothingIsValidated(Receiver):
         return clstr.Envelope(
             shard=shard, type=frame.type, data=frame.data or b"", headers=frame.headers, ttl_ms=frame.ttl_ms
         )
+
+
+@breaks("T15.3")
+class AnythingIsAReply(Receiver):
+    """What cannot be read as a reply is taken for an empty one."""
+
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
+        return super()._read_reply(pending, body) or b""
+
+
+@breaks("T15.3")
+class WhatIsNoReplyEndsTheRequest(Receiver):
+    """What cannot be read as a reply is an error for the caller."""
+
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
+        outcome = super()._read_reply(pending, body)
+        return InvalidReplyError("no reply") if outcome is None else outcome
 
 
 @breaks("T15.2")

@@ -11,6 +11,7 @@ from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, NotOwner
 from clstr.spi import Buffer, Route
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
+from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import AskAgain, Outcome, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender, _Call
@@ -184,16 +185,22 @@ class OversizeHangs(Sender):
         return await super().exchange(envelope, timeout, oneway=oneway)
 
 
+class _Boundless(PayloadLimit):
+    def current(self) -> int:
+        return 10**9
+
+
 @breaks("T11.1")
 class OversizeIsSent(Sender):
     """A payload too large is left to the receiver."""
 
     def _new_call(self, *args: Any, **kwargs: Any) -> _Call:
-        maximum, self.max_payload_bytes = self.max_payload_bytes, 10**9
+        limit, boundless = self._payload_limit, _Boundless(self._engine.link, self._engine.limits, self._codec)
+        self._payload_limit = boundless
         try:
             return super()._new_call(*args, **kwargs)
         finally:
-            self.max_payload_bytes = maximum
+            self._payload_limit = limit
 
 
 @breaks("T11.1")
@@ -213,7 +220,7 @@ class OversizeReplyDropped(Answers):
     """A reply too large vanishes."""
 
     def handler_returned(self, delivery: Delivery, result: object) -> None:
-        if isinstance(result, bytes) and len(result) > self.max_payload_bytes:
+        if isinstance(result, bytes) and len(result) > self.payload_limit.current():
             delivery.answered = True
         super().handler_returned(delivery, result)
 
@@ -223,8 +230,8 @@ class OversizeReplyIsARefusal(Answers):
     """A reply too large is said never to have been made."""
 
     def handler_returned(self, delivery: Delivery, result: object) -> None:
-        if isinstance(result, bytes) and len(result) > self.max_payload_bytes:
-            self.refuse(delivery, PayloadTooLargeError(len(result), self.max_payload_bytes))
+        if isinstance(result, bytes) and len(result) > self.payload_limit.current():
+            self.refuse(delivery, PayloadTooLargeError(len(result), self.payload_limit.current()))
         super().handler_returned(delivery, result)
 
 

@@ -72,8 +72,7 @@ class LargestIsTooLarge(Engine):
 
     async def open(self) -> Self:
         await super().open()
-        self._max_payload_bytes += 1
-        self._sender.max_payload_bytes += 1
+        self._payload_limit._bytes += 1
         return self
 
 

@@ -59,6 +59,7 @@ class Connection(Client):
     Attributes:
         lost: Done with the reason when the connection is of no use any more.
         written: Bytes that were handed to the socket.
+        on_limit: Gets the bytes that the server carries when it says so again: its configuration may change.
     """
 
     _socket: asyncio.WriteTransport
@@ -74,6 +75,7 @@ class Connection(Client):
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         self.written: int = 0
         self._ps = self._parser = MessageParser(self, on_message)
+        self.on_limit: Callable[[int], None] = lambda _: None
 
     async def dial(
         self, server: str, *, resolver: Resolver, needs_tls: bool, tls: ssl.SSLContext | None, **options: Any
@@ -121,6 +123,17 @@ class Connection(Client):
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes | None) -> None:
         self._on_message(sid, subject, reply, headers or b"", data)
+
+    async def _process_info(
+        self,
+        info: dict[str, Any],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 -- nats-py's
+    ) -> None:
+        await super()._process_info(info, initial_connection)
+        maximum = info.get("max_payload")
+        if not initial_connection and isinstance(maximum, int):  # nats-py reads it once
+            self._max_payload = maximum
+            self.on_limit(maximum)
 
     async def _process_err(self, err_msg: str) -> None:
         if "permissions violation" in err_msg:

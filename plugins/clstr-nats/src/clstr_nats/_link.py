@@ -42,6 +42,7 @@ class NatsLink(Link):
         logger: Where it says what happened to the connection.
     """
 
+    size_setting = "max_payload in the NATS server's configuration"
     _sink: Sink
     _rights: Rights
 
@@ -78,14 +79,20 @@ class NatsLink(Link):
     async def _dial(self) -> Connection:
         return await self._dialer.dial(self._new_connection)
 
+    def _carry(self, maximum: int) -> None:
+        """The server carries messages of ``maximum`` bytes."""
+        self.max_message_bytes = maximum
+        self._budget.max_bytes = max(MAX_UNSENT_BYTES, 2 * maximum)
+
     def _new_connection(self) -> Connection:
-        return Connection(self._receive, self._rights.deny, self._session.down)
+        connection = Connection(self._receive, self._rights.deny, self._session.down)
+        connection.on_limit = self._carry
+        return connection
 
     async def _set_up(self, connection: Connection) -> None:
         """Subscribe to the inbox, and again to the shards."""
         self._rights.forget()
-        self.max_message_bytes = connection.max_payload
-        self._budget.max_bytes = max(MAX_UNSENT_BYTES, 2 * connection.max_payload)
+        self._carry(connection.max_payload)
         connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
         connection.write(self._subscribe_to(sorted(self._held)))
         await self._fenced(connection)

@@ -294,7 +294,7 @@ class Outbox:
         if self._connection is None or self.peer is None:
             raise TransportUnavailableError(f"{self.place.address}: {self.problem}")
         if len(body) > self.peer.max_bytes:
-            raise PayloadTooLargeError(len(body), self.peer.max_bytes)
+            raise PayloadTooLargeError(len(body), self.peer.max_bytes, setting="max_payload_bytes at the receiver")
         self._connection.request(token, shard, body, oneway=oneway)
         return self._connection
 

@@ -11,12 +11,13 @@ from clstr._context import is_refusal_of
 from clstr._error_wire import clip, encode_error
 from clstr._limits import MAX_ERROR_BYTES, MAX_TYPE_CHARACTERS
 from clstr._wire import Codec
-from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, PayloadTooLargeError
+from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._link import Link
 from clstr.spi._notify_log import NotifyLog
+from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._stats import Stats
 from clstr.spi._unsent_answers import UnsentAnswers
 
@@ -34,6 +35,7 @@ class Answers:
         link: What sends them.
         stats: Where refusals and losses are counted.
         logger: Told of what nobody else is told.
+        payload_limit: The data bytes that an answer may have.
         deadlines: Where those that the link does not take wait for their deadline.
         budget: What counts the bytes of these.
         clock: The loop's.
@@ -41,7 +43,6 @@ class Answers:
 
     Attributes:
         unsent: The answers that the link did not take.
-        max_payload_bytes: The data bytes that an answer may have.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Answers:
         stats: Stats,
         logger: logging.Logger,
         *,
+        payload_limit: PayloadLimit,
         deadlines: Deadlines,
         budget: AnswerBudget,
         clock: Callable[[], float],
@@ -58,11 +60,11 @@ class Answers:
         self._link = link
         self._stats = stats
         self._logger = logger
+        self._payload_limit = payload_limit
         self._clock = clock
         self._patience = patience
         self.unsent: UnsentAnswers = UnsentAnswers(self._offer, link.destination, deadlines, budget, self.dropped)
         self._notify_log = NotifyLog(logger, clock)
-        self.max_payload_bytes: int = 0
 
     def refuse(self, delivery: Delivery, error: ClstrError) -> None:
         """Answer that the message never ran."""
@@ -77,9 +79,9 @@ class Answers:
         if not isinstance(result, bytes):
             kind = type(result).__name__
             self._fail(delivery, HandlerError("TypeError", f"the handler returned {kind}, not bytes or None"))
-        elif len(result) > self.max_payload_bytes:
+        elif len(result) > self._payload_limit.current():
             self._logger.warning("a reply has %d bytes, too many (%s)", len(result), str(delivery))
-            self._fail(delivery, PayloadTooLargeError(len(result), self.max_payload_bytes, is_reply=True))
+            self._fail(delivery, self._payload_limit.exceeded(len(result), is_reply=True))
         elif not delivery.oneway and not delivery.answered:
             self._reply(delivery, result)
         delivery.answered = True
@@ -131,7 +133,8 @@ class Answers:
         body = delivery.codec.encode(delivery.codec.new_reply(bytes(data)))  # a subclass has no encoding
         maximum = self._link.max_message_bytes
         if maximum is not None and len(body) > maximum:
-            too_large = PayloadTooLargeError(len(data), self.max_payload_bytes, is_reply=True)
+            codec = delivery.codec
+            too_large = self._payload_limit.exceeded_by_frame(len(data), len(body), codec, is_reply=True)
             body = self._encode(delivery.codec, too_large)
         self._send(delivery.to, body, delivery.expires)
 

@@ -32,6 +32,7 @@ from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
 from clstr.spi._link import Link
 from clstr.spi._link_state import LinkState
+from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender
@@ -86,7 +87,6 @@ class Engine(Transport):
         self._forks = _forks.count
         self._logger = logger or logging.getLogger("clstr.transport")
         self._codec = CODECS[codec]
-        self._max_payload_bytes = 0
         self._closing: asyncio.Task[CloseReport] | None = None
         self._closers: set[Delivery] = set()
         self._is_closed = False
@@ -98,11 +98,13 @@ class Engine(Transport):
         self.deadlines: Deadlines = Deadlines(self._loop)
         self.pending: PendingReplies = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
         self.holders: Holders = Holders(link, self.stats, self._logger)
+        self._payload_limit = PayloadLimit(link, self.limits, self._codec)
         self.answer_budget: AnswerBudget = AnswerBudget(self._has_room_for_answers)
         self.answers: Answers = Answers(
             link,
             self.stats,
             self._logger,
+            payload_limit=self._payload_limit,
             deadlines=self.deadlines,
             budget=self.answer_budget,
             clock=self._loop.time,
@@ -117,7 +119,7 @@ class Engine(Transport):
             destination_of=link.destination,
         )
         self._receiver = Receiver(self, self._loop, self._codec, self._logger)
-        self._sender = Sender(self, self._loop, self._codec)
+        self._sender = Sender(self, self._loop, self._codec, self._payload_limit)
 
     async def open(self) -> Self:
         """
@@ -131,21 +133,13 @@ class Engine(Transport):
         except BaseException:
             await bounded(self.link.aclose(), LINK_CLOSE_TIMEOUT, "closing the link", self._logger)
             raise
-        self._max_payload_bytes = self._payload_limit()
-        self._sender.max_payload_bytes = self.answers.max_payload_bytes = self._max_payload_bytes
         self.state.opened()
         return self
 
-    def _payload_limit(self) -> int:
-        carried = self.link.max_message_bytes
-        if carried is None:
-            return self.limits.max_payload_bytes
-        return min(self.limits.max_payload_bytes, self._codec.most_data(carried))
-
     @property
     def max_payload_bytes(self) -> int:
-        """The data bytes that one request or reply may have (T1)."""
-        return self._max_payload_bytes
+        """The data bytes that one request or reply may have (T1): it follows the broker's limit."""
+        return self._payload_limit.current()
 
     def request(self, envelope: Envelope, *, timeout: float = 5.0) -> Coroutine[Any, Any, bytes]:
         """

@@ -90,9 +90,12 @@ class Link(ABC):
 
     Attributes:
         max_message_bytes: Bytes of the largest body that the broker carries, known after `open`; ``None`` is no limit.
+            The link may change it at any time.
+        size_setting: What to raise for larger bodies, as users know it; empty if nothing can be.
     """
 
     max_message_bytes: int | None = None
+    size_setting: str = ""
 
     @abstractmethod
     async def open(self, sink: Sink) -> None:

@@ -19,10 +19,10 @@ from clstr.errors import (
     DrainingError,
     EnvelopeExpiredError,
     NotOwnerError,
-    PayloadTooLargeError,
     RequestTimeoutError,
     TransportUnavailableError,
 )
+from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import AskAgain, Pending
 
 if TYPE_CHECKING:
@@ -60,13 +60,15 @@ class _Call(msgspec.Struct):
 class Sender:
     """Sends messages for one engine, each at most once unless it certainly did not run (T16)."""
 
-    def __init__(self, engine: Engine, loop: asyncio.AbstractEventLoop, codec: Codec) -> None:
+    def __init__(
+        self, engine: Engine, loop: asyncio.AbstractEventLoop, codec: Codec, payload_limit: PayloadLimit
+    ) -> None:
         self._engine = engine
         self._pending = engine.pending
         self._clock = loop.time
         self._codec = codec
         self._ids = CallIds()  # its own: a forked process must not draw the same ones
-        self.max_payload_bytes: int = 0
+        self._payload_limit = payload_limit
 
     async def exchange(self, envelope: Envelope, timeout: float, *, oneway: bool) -> bytes:
         """
@@ -118,9 +120,9 @@ class Sender:
         self, envelope: Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
     ) -> _Call:
         envelope.validate()
-        size, maximum = len(envelope.data), self.max_payload_bytes
-        if size > maximum:
-            raise PayloadTooLargeError(size, maximum)
+        size = len(envelope.data)
+        if size > self._payload_limit.current():
+            raise self._payload_limit.exceeded(size)
         ttl = envelope.ttl() if envelope.ttl_ms else None
         expires = math.inf if ttl is None else now + ttl
         if inside is None:
@@ -177,8 +179,7 @@ class Sender:
         )
         body = self._codec.encode(frame)
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
-            size = len(envelope.data)  # with large headers, or on a broker that carries less since a reconnect
-            raise PayloadTooLargeError(size, max(0, size - (len(body) - link.max_message_bytes)))
+            raise self._payload_limit.exceeded_by_frame(len(envelope.data), len(body), self._codec)
         pending.was_sent = True  # before the link has it: an answer may come from inside of `send`
         try:
             route = link.send(shard, pending.token, body, oneway=call.oneway)
