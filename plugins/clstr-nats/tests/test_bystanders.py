@@ -12,7 +12,7 @@ from nats.aio.client import Client
 
 import clstr
 from clstr import Envelope
-from clstr.errors import RequestTimeoutError
+from clstr.errors import NoShardSubscriberError, RequestTimeoutError
 from clstr_nats._bystanders import MAX_ACK_BYTES, describe_ack
 from clstr_testing import Server, nats_server
 
@@ -89,3 +89,71 @@ def test_an_acknowledgement_names_its_stream(body: bytes, name: str) -> None:
 )
 def test_anything_else_is_no_acknowledgement(body: bytes) -> None:
     assert describe_ack(body, "clstr.shard.*") == ""
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not is_true():  # noqa: ASYNC110 -- a log tells no event
+            await asyncio.sleep(0.001)
+
+
+async def test_a_stream_over_every_shard_is_named_at_connect(
+    server: Server, connect: Connect, other: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    await other.jetstream().add_stream(name="AUDIT", subjects=["clstr.>"])
+    await connect(server.port)
+    await until(lambda: "the JetStream stream 'AUDIT' takes messages to clstr.shard.*" in caplog.text)
+
+
+@pytest.mark.parametrize("subject", [">", "clstr.>", "clstr.shard.*"])
+async def test_a_subscriber_to_every_shard_is_found_at_connect_and_named_by_timeouts(
+    server: Server, connect: Connect, other: Client, subject: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    subscription = await other.subscribe(subject)
+    await fence(other)
+    client = await connect(server.port)
+    await until(lambda: "somebody else receives messages to clstr.shard.*" in caplog.text)
+    with pytest.raises(RequestTimeoutError, match=r"within 0\.1 s: somebody else receives") as caught:
+        await client.request(Envelope(shard=9, type="t"), timeout=0.1)
+    assert caught.value.maybe_executed
+    await subscription.unsubscribe()
+    await fence(other)
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(Envelope(shard=9, type="t"))
+
+
+async def test_a_subscriber_that_comes_later_is_found_after_a_timeout(
+    server: Server, connect: Connect, other: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = await connect(server.port)
+    with pytest.raises(NoShardSubscriberError):
+        await client.request(Envelope(shard=9, type="t"))
+    await other.subscribe(">")
+    await fence(other)
+    assert "somebody else" not in caplog.text
+    with pytest.raises(RequestTimeoutError):
+        await client.request(Envelope(shard=9, type="t"), timeout=0.1)
+    await until(lambda: "somebody else receives messages to clstr.shard.*" in caplog.text)
+
+
+async def test_without_bystanders_nothing_is_said(
+    server: Server, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, client = await connect(server.port), await connect(server.port)
+    await node.subscribe([1], slow)
+    with pytest.raises(RequestTimeoutError) as caught:
+        await client.request(Envelope(shard=1, type="t"), timeout=0.01)
+    assert caught.value.reason == ""
+    assert await client.request(Envelope(shard=1, type="t")) == b"answer"
+    assert "somebody else" not in caplog.text
+    assert client.stats.garbage == 0  # type: ignore[attr-defined]  # the engine's
+
+
+async def test_a_user_that_may_not_publish_is_asked_nothing_further(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = 'authorization { users = [{ user: u, password: p, permissions: { publish: ["_INBOX.>"] } }] }'
+    async with nats_server(config=config) as server:
+        await connect(server.port, user="u:p")
+    assert "somebody else" not in caplog.text
+    assert "refused" not in caplog.text

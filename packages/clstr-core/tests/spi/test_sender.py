@@ -307,6 +307,18 @@ async def test_what_the_broker_does_not_carry_is_not_sent(open_engine: OpenEngin
     await fitting
 
 
+async def test_the_link_may_know_why_a_request_got_no_answer(open_engine: OpenEngine, clock: VirtualLoop) -> None:
+    class Knowing(FakeLink):
+        def why_unanswered(self, shard: int) -> str:
+            return f"the road to {shard} is closed"
+
+    engine = await open_engine(Knowing())
+    with pytest.raises(RequestTimeoutError, match="within 2 s: the road to 1 is closed") as caught:
+        await engine.request(message(), timeout=2)
+    assert (caught.value.reason, caught.value.maybe_executed) == ("the road to 1 is closed", True)
+    assert (caught.value.shard, caught.value.timeout) == (1, 2)
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), MAX_SECONDS + 1])
 async def test_a_timeout_must_be_finite_and_positive(engine: Engine, timeout: float) -> None:
     for call in (engine.request, engine.notify):

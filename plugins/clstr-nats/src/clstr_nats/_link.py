@@ -16,7 +16,7 @@ from clstr.errors import (
     TransportUnavailableError,
 )
 from clstr.spi import Batcher, Buffer, Link, Reconnector, Route, Sink, WriteBudget, answered_while_moving
-from clstr_nats._bystanders import describe_ack
+from clstr_nats._bystanders import Bystanders, describe_ack
 from clstr_nats._connection import Connection
 from clstr_nats._dialer import Dialer
 from clstr_nats._parser import LARGE
@@ -27,6 +27,7 @@ INBOX_SID = 1  # ids of subscriptions: a shard's is FIRST_SID more than its numb
 FIRST_SID = 2
 NO_RESPONDERS = b"NATS/1.0 503"
 MISSED_HEARTBEATS = 3
+PROBE_INTERVAL = 10.0  # seconds between two probes after requests without an answer: who listens gets them all
 ASK_AGAIN_AFTER = 0.05  # seconds in which every server of a cluster learns who holds what
 MAX_UNSENT_BYTES = 32 * 1024 * 1024  # more than max_inflight_bytes in base64: what is beyond it waits for a dead socket
 
@@ -50,6 +51,7 @@ class NatsLink(Link):
         self._dialer = dialer
         self._subjects = subjects
         self._shard_begins = subjects.shard_begins
+        self._probe_reply_to = subjects.probe_reply_to.encode()
         self._patience = heartbeat * MISSED_HEARTBEATS
         self._logger = logger
         self._session = Reconnector[Connection](
@@ -61,6 +63,8 @@ class NatsLink(Link):
         self._budget.connected(self._unsent_bytes)
         self._reply_to = (-1, "")  # what was told last, and of which token
         self._notifies: list[int] = []
+        self._bystanders = Bystanders(subjects, logger)
+        self._probe_again_at = 0.0
         self._told: list[int] = []  # shards that it was logged of that the server refuses them
 
     # Its life.
@@ -95,6 +99,7 @@ class NatsLink(Link):
         self._carry(connection.max_payload)
         connection.write(_sub(self._subjects.inbox, "", INBOX_SID))
         connection.write(self._subscribe_to(sorted(self._held)))
+        self._probe(connection)
         await self._fenced(connection)
         if not self._rights.may_subscribe(self._subjects.inbox):
             raise AccessDeniedError(
@@ -102,6 +107,23 @@ class NatsLink(Link):
                 '{subscribe: ["_INBOX_name.>"]}'
             )
         self._tell_denied()
+
+    def _probe(self, connection: Connection) -> None:
+        """Ask whether the server would refuse a message to a shard that nobody owns."""
+        connection.write(self._bystanders.probe())
+        connection.ping().add_done_callback(self._probed)
+
+    def _probed(self, pong: asyncio.Future[bool]) -> None:
+        if not pong.cancelled():
+            self._bystanders.passed(was_denied=not self._rights.may_probe)
+
+    def why_unanswered(self, shard: int) -> str:  # noqa: ARG002 -- it is the same for all
+        """Say who listens to every shard, and look again: that may have begun, or ended, since the last probe."""
+        connection, now = self._connection, asyncio.get_running_loop().time()
+        if connection is not None and self._rights.may_probe and now >= self._probe_again_at:
+            self._probe_again_at = now + PROBE_INTERVAL
+            self._probe(connection)
+        return self._bystanders.found
 
     async def _beat(self, connection: Connection) -> None:
         """Ask whether the server still answers, and for shards that it has refused."""
@@ -281,6 +303,9 @@ class NatsLink(Link):
         try:
             shard, token = self._subjects.read_reply_to(subject)
         except ValueError:
+            if subject == self._probe_reply_to:
+                self._bystanders.answered(body, is_refusal=not body and headers.startswith(NO_RESPONDERS))
+                return
             self._sink.garbage("an answer to an address that is none of ours")
             return
         if shard not in self._rights.proved:

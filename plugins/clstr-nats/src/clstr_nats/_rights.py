@@ -28,6 +28,7 @@ class Rights:
 
     Attributes:
         proved: The shards to which messages certainly pass.
+        may_probe: Whether nothing is known against messages to subjects like a shard's.
     """
 
     def __init__(self, subjects: Subjects, failed: Callable[[int, ClstrError], None], logger: logging.Logger) -> None:
@@ -39,11 +40,13 @@ class Rights:
         self.proved: set[int] = set()
         self._on_their_way: dict[int, int] = {}  # the shard of each message that no fence has passed, by token
         self._unfenced: list[int] = []
+        self.may_probe: bool = True
         self._refused_answers = 0
         self._logged_at = -LOG_INTERVAL
 
     def forget(self) -> None:
         """Start again: another connection may have other rights."""
+        self.may_probe = True
         self._denied.clear()
         self.proved.clear()
         self._on_their_way.clear()
@@ -62,6 +65,8 @@ class Rights:
             self._denied.add(subject)
         elif shard is not None:
             self._deny_publish(shard)
+        elif self._subjects.is_probe(subject):
+            self.may_probe = False
         else:  # an answer, which nobody here waits for
             self._refused_answers += 1
             self._log_refused_answers()

@@ -94,6 +94,19 @@ class Subjects:
         is_ours = number.isdecimal() and subject.lower() == self.shard(int(number)).lower()
         return int(number) if is_ours else None
 
+    @property
+    def probe_reply_to(self) -> str:
+        """The address of answers to probes."""
+        return f"{self._inbox}.probe"
+
+    def new_probe(self) -> str:
+        """Return a subject that is covered by what covers every shard, and that nobody has."""
+        return f"{self.shard_begins}probe-{secrets.token_hex(8)}"
+
+    def is_probe(self, subject: str) -> bool:
+        """Tell whether a subject, in whatever case, is that of a probe."""
+        return subject.lower().startswith(f"{self.shard_begins}probe-".lower())
+
     def reply_to(self, shard: int, token: int) -> str:
         """Return the address of the answer to ``token``, which went to ``shard``."""
         return f"{self._inbox}.{token}_{shard}"

@@ -179,6 +179,14 @@ class Link(ABC):
         """
         return ""
 
+    def why_unanswered(self, shard: int) -> str:  # noqa: ARG002 -- for links that can tell
+        """
+        Say what is known of why a request to ``shard`` got no answer in time; empty is nothing.
+
+        The text goes into `RequestTimeoutError`. The link may begin to find out, for the next one.
+        """
+        return ""
+
     @abstractmethod
     def reply(self, to: object, body: bytes) -> bool:
         """

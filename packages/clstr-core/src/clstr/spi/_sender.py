@@ -194,6 +194,9 @@ class Sender:
         if isinstance(outcome, AskAgain):
             may_ask, call.has_asked = not call.has_asked, True
             return outcome.error, outcome.delay if may_ask else None
+        if isinstance(outcome, RequestTimeoutError) and outcome.maybe_executed and not outcome.reason:
+            reason = self._engine.link.why_unanswered(outcome.shard)
+            return RequestTimeoutError(outcome.shard, outcome.timeout, reason), None
         if isinstance(outcome, NotOwnerError | DrainingError):
             self._engine.link.misrouted(call.envelope.shard, pending.route)
         if isinstance(outcome, NotOwnerError) and not outcome.maybe_executed and call.refusals < len(PAUSES):
