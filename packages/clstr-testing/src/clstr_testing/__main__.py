@@ -109,7 +109,7 @@ async def _try_two_peers(url: str) -> None:
         except (clstr.ClstrError, TimeoutError) as error:
             hint = "" if is_isolated else "; each check needs a cluster of its own: put {cluster} into the URL"
             raise _StrangersError(
-                f"two transports of {url} do not reach each other: {error or 'no reply'}{hint}"
+                f"two transports of {url} do not reach each other: {str(error) or 'no reply'}{hint}"
             ) from error
 
 

@@ -220,7 +220,7 @@ class OversizeReplyDropped(Answers):
     """A reply too large vanishes."""
 
     def handler_returned(self, delivery: Delivery, result: object) -> None:
-        if isinstance(result, bytes) and len(result) > self.payload_limit.current():
+        if isinstance(result, bytes) and len(result) > self._payload_limit.current():
             delivery.answered = True
         super().handler_returned(delivery, result)
 
@@ -230,8 +230,8 @@ class OversizeReplyIsARefusal(Answers):
     """A reply too large is said never to have been made."""
 
     def handler_returned(self, delivery: Delivery, result: object) -> None:
-        if isinstance(result, bytes) and len(result) > self.payload_limit.current():
-            self.refuse(delivery, PayloadTooLargeError(len(result), self.payload_limit.current()))
+        if isinstance(result, bytes) and len(result) > self._payload_limit.current():
+            self.refuse(delivery, PayloadTooLargeError(len(result), self._payload_limit.current()))
         super().handler_returned(delivery, result)
 
 
