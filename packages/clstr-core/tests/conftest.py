@@ -7,8 +7,9 @@ Test modules cannot import from here (importlib mode), so what a fixture returns
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import pytest
 
@@ -53,6 +54,49 @@ def handle(
     finally:
         current.ended = True
         set_current(None)
+
+
+@pytest.fixture
+async def eager() -> AsyncIterator[None]:
+    """Make every task of the test's loop eager."""
+    loop = asyncio.get_running_loop()
+    factory = getattr(asyncio, "eager_task_factory", None)
+    if factory is None:
+        pytest.skip("Python 3.12 brought eager tasks")
+    loop.set_task_factory(factory)
+    probe = asyncio.sleep(0)
+    try:
+        await loop.create_task(probe)
+    except TypeError as error:
+        # uvloop 0.22 and 0.23 pass `eager_start` on, which the factory takes from Python 3.13.4 and 3.14 on.
+        probe.close()
+        loop.set_task_factory(None)
+        pytest.skip(f"uvloop cannot make tasks with asyncio.eager_task_factory of this Python: {error}")
+    yield
+    loop.set_task_factory(None)
+
+
+NoTasks = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def no_tasks() -> NoTasks:
+    """Return a context manager in which the loop's task factory fails."""
+
+    @contextmanager
+    def failing() -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(refuse_to_make)
+        try:
+            yield
+        finally:
+            loop.set_task_factory(None)
+
+    return failing
+
+
+def refuse_to_make(_loop: object, _work: object, **_options: object) -> asyncio.Task[Any]:  # Any: as in asyncio
+    raise RuntimeError("no tasks today")
 
 
 class FakeSubscription(Subscription):

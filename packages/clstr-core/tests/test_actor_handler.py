@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
+import inspect
 import logging
-import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
@@ -41,6 +42,7 @@ from clstr.errors import (
 
 Handling = Callable[..., AbstractContextManager[Current]]
 Answer = asyncio.Task[bytes | None]
+NoTasks = Callable[[], AbstractContextManager[None]]
 
 
 class Do(msgspec.Struct, Message[str]):
@@ -2040,15 +2042,50 @@ async def test_what_waits_for_its_turn_when_the_shard_is_released_is_refused(han
     assert len(handler) == 0
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
+@pytest.mark.usefixtures("eager")
 async def test_actors_that_stop_at_once_under_eager_tasks_are_released(world: World) -> None:
-    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
     handler = ActorHandler(Worker)
     for key in ("a", "b"):
         await handler(message(key))
     await handler.release_shards([1])
     assert world.events[-2:] == ["stop a", "stop b"]
     assert len(handler) == 0
+
+
+# Task factories that fail: they are the program's.
+
+
+async def test_a_task_factory_that_fails_costs_the_messages_that_wait_but_not_the_turn(
+    handling: Handling, no_tasks: NoTasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = ActorHandler(Worker, max_actors=1)
+    with handling(envelope=message("a")) as inside, no_tasks(), pytest.raises(HandlerError) as caught:
+        await handler(inside.envelope)
+    assert (caught.value.error_type, caught.value.error_message) == ("RuntimeError", "no tasks today")
+    assert is_refusal_of(caught.value, inside)
+    assert "starting an actor of kind Worker failed, 1 in a row" in caplog.text
+    assert len(handler) == 0
+    assert await handler(message("b")) == b'"x by 1"'  # the place is free too
+    await handler.aclose()
+    gc.collect()  # a coroutine that nobody awaited would be reported here
+
+
+async def test_state_is_stored_although_the_task_factory_fails(
+    world: World, no_tasks: NoTasks, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler = ActorHandler(Worker)
+    await handler(message("a"))
+    with no_tasks():
+        await handler.aclose()
+    assert world.events[-1] == "stop a"
+    assert "the task factory of the event loop failed: a plain task is used" in caplog.text
+
+
+async def test_a_spawn_that_the_task_factory_refuses_leaves_no_coroutine_behind(no_tasks: NoTasks) -> None:
+    work = asyncio.sleep(0)
+    with no_tasks(), pytest.raises(RuntimeError, match="no tasks today"):
+        _ = Worker().spawn(work)
+    assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED
 
 
 # For tests of nodes.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import random
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AbstractContextManager
@@ -35,6 +35,7 @@ from clstr.errors import (
 )
 
 Handling = Callable[..., AbstractContextManager[Current]]
+NoTasks = Callable[[], AbstractContextManager[None]]
 Run = Callable[[Handler, Envelope], Awaitable[bytes | None]]
 
 
@@ -949,9 +950,29 @@ def test_the_cache_size_must_be_a_positive_int(cache_size: Any, error: type[Exce
         KeyHandler(lambda key: None, cache_size)  # type: ignore[arg-type, return-value]  # never called
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks")
+async def test_a_task_factory_that_fails_costs_a_message_but_no_key(
+    maker: Maker, handling: Handling, no_tasks: NoTasks
+) -> None:
+    handler = KeyHandler(maker, 1)
+    with handling(envelope=keyed("a")) as inside, no_tasks(), pytest.raises(HandlerError, match="no tasks") as caught:
+        await handler(inside.envelope)
+    assert is_refusal_of(caught.value, inside)
+    assert await handler(keyed("b")) == b"b"  # the place is free
+    assert await handler(keyed("a")) == b"a"
+    await handler.aclose()
+    gc.collect()  # a coroutine that nobody awaited would be reported here
+
+
+async def test_a_handler_is_closed_although_the_task_factory_fails(maker: Maker, no_tasks: NoTasks) -> None:
+    handler = KeyHandler(maker)
+    await handler(keyed("a"))
+    with no_tasks():
+        await handler.aclose()
+    assert maker.log == ["made a", "closed a"]
+
+
+@pytest.mark.usefixtures("eager")
 async def test_a_handler_that_closes_at_once_under_eager_tasks_is_forgotten(maker: Maker) -> None:
-    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
     handler = KeyHandler(maker)
     await handler(keyed("a"))
     await handler.aclose()

@@ -147,3 +147,20 @@ def test_while_the_shard_is_not_held_runs_are_skipped_even_those_that_wait_for_t
         timer.stop()
 
     in_virtual_time(run())
+
+
+def test_a_task_factory_that_fails_costs_no_run(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse_to_make(_loop: object, _work: object, **_options: object) -> asyncio.Task[Any]:  # Any: as in asyncio
+        raise RuntimeError("no tasks today")
+
+    async def run() -> None:
+        worker = Worker()
+        timer = timer_of(worker, Turns())
+        asyncio.get_running_loop().set_task_factory(refuse_to_make)
+        await asyncio.sleep(6)
+        asyncio.get_running_loop().set_task_factory(None)
+        assert worker.begun == [5]
+        timer.stop()
+
+    in_virtual_time(run())
+    assert "the task factory of the event loop failed" in caplog.text

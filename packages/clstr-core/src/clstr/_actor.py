@@ -14,6 +14,7 @@ from clstr._declaration import declared, mark_route
 from clstr._message import Message, message_type, type_name
 from clstr._route import Context, Route, checked_route
 from clstr._stops import cancel_all
+from clstr._tasks import new_task
 from clstr.errors import OverloadedError
 
 R = TypeVar("R")
@@ -104,7 +105,7 @@ class Actor:
             raise OverloadedError("max_tasks", self.max_tasks)
         context = contextvars.copy_context()
         context.run(set_current, None)  # it outlives the message that it was spawned for
-        task = asyncio.get_running_loop().create_task(work, context=context)
+        task = new_task(work, context)
         self._tasks().add(task)
         task.add_done_callback(self._ended)
         return task

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import logging
-import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from clstr._actor import Actor, cancel_tasks_of
@@ -17,6 +15,7 @@ from clstr._envelope import Envelope
 from clstr._room import Room
 from clstr._route import find
 from clstr._starts import Start, StartFailedError, Starts
+from clstr._tasks import new_task
 from clstr.errors import ClstrError, DrainingError
 
 _logger = logging.getLogger("clstr.actor")
@@ -104,7 +103,14 @@ class ActorStarts:
         cell.begin(start)
         cell.starting = start
         over = functools.partial(self._over, key, cell, start)
-        task = start.task = _new_task(self._run(key, cell, start, envelope, over), cell)
+        try:
+            work = self._run(key, cell, start, envelope, over)
+            task = start.task = new_task(work, cell.context.copy(), eager=True)  # most that load nothing never wait
+        except Exception as error:  # noqa: BLE001 -- a task factory is user code; whatever it raises, the turn goes on
+            self._starts.fail(start, error)
+            cell.failures += 1
+            over()
+            return start
         if not task.done():
             task.add_done_callback(lambda _: over())  # cancelled before its first step it would end without a word
         return start
@@ -160,11 +166,3 @@ class ActorStarts:
             self.kind = type(actor).__name__
             self.announce(key, start)
         return actor
-
-
-def _new_task(work: Coroutine[Any, Any, None], cell: Cell) -> asyncio.Task[None]:
-    """Begin at once if that can be: most starts that load nothing never wait."""
-    loop, context = asyncio.get_running_loop(), cell.context.copy()
-    if sys.version_info >= (3, 12) and loop.get_task_factory() is None:
-        return asyncio.Task(work, loop=loop, context=context, eager_start=True)
-    return loop.create_task(work, context=context)

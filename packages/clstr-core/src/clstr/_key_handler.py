@@ -21,6 +21,7 @@ from clstr._message import type_name
 from clstr._starts import START_TIMEOUT, Start, Starts
 from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
 from clstr._stops import finish
+from clstr._tasks import new_task
 from clstr.abc import Handler
 from clstr.errors import DrainingError, OverloadedError, StateNotStoredError
 
@@ -255,8 +256,13 @@ class KeyHandler:
         self._starts.check(key)
         before = [self._ending[each].ended for each in (self._make_room(), key) if each in self._ending]
         entry = self._entries[key] = _Entry(base_context(), shard)
-        work = self._make(key, entry, before, self._starts.new(key, shard))
-        entry.making = asyncio.create_task(work, context=entry.context.copy())
+        start = self._starts.new(key, shard)
+        try:
+            entry.making = new_task(self._make(key, entry, before, start), entry.context.copy())
+        except Exception as error:
+            self._starts.fail(start, error)
+            self._forget(key, entry)
+            raise self._starts.failure(key) from error
         entry.making.add_done_callback(lambda making: self._has_made(key, entry, making), context=contextvars.Context())
         return entry
 

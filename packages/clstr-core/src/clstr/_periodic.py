@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from clstr._message import type_name
 from clstr._stops import finish
+from clstr._tasks import required_task
 from clstr._turns import Turns
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Timer:
         return loop.call_later(self._seconds, self._begin, context=contextvars.Context())
 
     def _begin(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(), context=self._context.copy())
+        self._task = required_task(self._run(), self._context.copy(), _logger)
 
     async def _run(self) -> None:
         try:

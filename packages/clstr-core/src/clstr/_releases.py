@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Coroutine
 from typing import TypeVar
+
+from clstr._tasks import required_task
 
 T = TypeVar("T")
 
@@ -24,7 +27,7 @@ class Releases:
 
     async def run(self, shards: frozenset[int], work: Coroutine[object, object, T]) -> T:
         """Run ``work``, which releases ``shards``, and return its result. If this is cancelled, it goes on."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = required_task(work, contextvars.copy_context(), self._logger)
         self._shards[task] = shards
         task.add_done_callback(self._shards.pop)
         try:

@@ -178,6 +178,11 @@ class Starts:
             return refuse(HandlerError("", f"starting {self._what()} failed"))
         return failure.refusal(asyncio.get_running_loop().time())
 
+    def fail(self, start: Start, error: Exception) -> None:
+        """Note that ``start`` could not even begin: nothing runs it."""
+        start.ended = True
+        self._note(start.envelope.headers[KEY_HEADER], start, error, _text_of(error))
+
     async def run(self, start: Start, work: Callable[[], object]) -> None:
         """
         Do ``work``, sync or async, as ``start``, in the context of the current task, which it changes.

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clstr._stops import STOP_TIMEOUT
+from clstr._tasks import required_task
 from clstr.errors import StateNotStoredError
 
 MAX_STOPS = 100  # what stores state shares a pool of connections: more at once would only wait for each other
@@ -90,7 +91,7 @@ class StopQueue:
         loop = asyncio.get_running_loop()
         self._running.add(stop)
         stop.late = loop.call_later(LATE_AFTER, self._give_up, stop, context=contextvars.Context())
-        stop.task = loop.create_task(work(), context=context.copy())
+        stop.task = required_task(work(), context.copy(), self._logger)
         # The callback runs no user code, but what it starts must not inherit the context of this stop.
         stop.task.add_done_callback(lambda task: self._ended(stop, task), context=contextvars.Context())
 

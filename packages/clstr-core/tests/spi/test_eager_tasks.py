@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 
 import pytest
 
@@ -15,16 +14,7 @@ from clstr.spi._engine import Engine
 from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, echo, hang, leftovers, message, ticks
 from spi.virtual_time import START, VirtualLoop
 
-pytestmark = [
-    pytest.mark.skipif(sys.version_info < (3, 12), reason="Python 3.12 brought eager tasks"),
-    pytest.mark.usefixtures("eager"),
-]
-
-
-@pytest.fixture
-async def eager() -> None:
-    """Make every task of the test's loop eager."""
-    asyncio.get_running_loop().set_task_factory(getattr(asyncio, "eager_task_factory", None))
+pytestmark = pytest.mark.usefixtures("eager")
 
 
 async def test_a_handler_that_never_waits_is_done_when_its_message_is_delivered(engine: Engine, link: FakeLink) -> None:
