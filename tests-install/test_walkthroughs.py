@@ -50,6 +50,6 @@ def test_the_suite_takes_fewer_than_ten_lines() -> None:
     assert len([line for line in tests[0].splitlines() if line.strip()]) < 10
 
 
-def test_the_link_takes_about_150_lines() -> None:
+def test_the_link_takes_about_180_lines() -> None:
     (link,) = (step.text for step in steps(read(GUIDE)) if isinstance(step, File) and step.name.endswith("_link.py"))
-    assert len(link.splitlines()) <= 150
+    assert len(link.splitlines()) <= 185

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 
@@ -10,6 +11,18 @@ import pytest
 from clstr_testing._brokers import VALKEY
 
 pytest_plugins = ["pytester"]
+
+
+@pytest.fixture(autouse=True)
+def no_leftovers() -> None:
+    """
+    Collect what earlier tests left before pytest runs inside of pytest.
+
+    CPython 3.11 fails with "AST constructor recursion depth mismatch" where the garbage collector logs a traceback
+    while pytest parses a module (https://github.com/python/cpython/issues/106905).
+    """
+    gc.collect()
+
 
 IMPORT = """
 import sys

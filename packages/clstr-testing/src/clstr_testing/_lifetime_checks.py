@@ -345,6 +345,16 @@ class LifetimeChecks(Bench):
             pytest.skip("not checked: the transport is no clstr.spi.Engine over a link")
         reply = server.link.reply
 
+        def reply_twice(to: object, body: bytes) -> bool:
+            reply(to, body)
+            return reply(to, body)
+
+        with mock.patch.object(server.link, "reply", reply_twice):
+            for _ in range(5):
+                await client.request(envelope(data=b"x"), timeout=FAR)
+        if isinstance(client, Engine) and not client.stats.late_replies:
+            pytest.skip("not checked: the broker lets one answer through for each request, so no other can come")
+
         def reply_after_others(to: object, body: bytes) -> bool:
             for other in NO_REPLIES:
                 reply(to, other)

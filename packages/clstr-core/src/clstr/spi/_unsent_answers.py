@@ -14,11 +14,11 @@ class _Unsent:
     __slots__ = ("body", "destination", "owner", "tick", "to")
 
     def __init__(self, owner: UnsentAnswers, to: object, body: bytes, destination: Hashable) -> None:
-        self.owner = owner
-        self.to = to
-        self.body = body
-        self.destination = destination
-        self.tick = 0
+        self.owner: UnsentAnswers = owner
+        self.to: object = to
+        self.body: bytes = body
+        self.destination: Hashable = destination
+        self.tick: int = 0
 
     def expire(self) -> None:
         """Its deadline is over: nobody waits for it any more."""
