@@ -6,7 +6,7 @@ One cluster with Go, without Go: recorded bytes of clstr-go's client and node, p
 Without a URL it starts a server, from a wheel, and stops it at the end. It prints:
 
     Go's client asks: {"shard":7,"type":"main.GetUser","data":"eyJpZCI6IjEyMyJ9","reply_to":"_INBOX.abcdefghijklmnopqrstuv","headers":{"x-clstr-key":"user-123"}}
-    our node answers: {"data":"eyJpZCI6IjEyMyIsIm5hbWUiOiJVc2VyIDEyMyJ9"}
+    our node answers: {"v":1,"data":"eyJpZCI6IjEyMyIsIm5hbWUiOiJVc2VyIDEyMyJ9"}
     our client asks: shard 8, type main.GetUser, data {"id":"8"}
     Go's node answers: {"data":"eyJpZCI6IjEifQ=="}
     User(id='1', name='')
