@@ -297,6 +297,44 @@ async def test_a_cycle_through_two_kinds_of_actors_on_one_node_is_seen(connect: 
         assert "Account:a -> Audit:a -> Account:a" in str(caught.value)
 
 
+async def test_stops_that_ask_each_other_do_not_wait_for_their_timeouts(connect: Connect) -> None:
+    transport = await connect()
+    client = clstr.Client(transport, num_shards=NUM_SHARDS, timeout=60)
+    others = {"a": "b", "b": "a"}
+    asking: set[str] = set()
+    both = asyncio.Event()
+    errors: list[clstr.ClstrError] = []
+
+    class Partner(clstr.Actor):
+        async def on_stop(self) -> None:
+            if self.key in asking:
+                return
+            asking.add(self.key)
+            if len(asking) == len(others):
+                both.set()
+            await both.wait()
+            try:
+                await client.key(others[self.key]).request(Check(comes_back=False))
+            except clstr.ClstrError as error:
+                errors.append(error)
+
+        @clstr.handles(Check)
+        async def check(self, _message: Check, _context: clstr.Context) -> Total:
+            return Total(1)
+
+    async with AsyncExitStack() as stack:
+        handlers = [clstr.ActorHandler(Partner) for _ in NODES]
+        for node_id, handler in zip(NODES, handlers, strict=True):
+            node = clstr.Node(await connect(), handler, node_id=node_id, nodes=NODES, num_shards=NUM_SHARDS)
+            await stack.enter_async_context(node)
+        for key in others:
+            await client.key(key).request(Check(comes_back=False))
+        async with asyncio.timeout(5):
+            await asyncio.gather(*(handler.release_shards(range(NUM_SHARDS)) for handler in handlers))
+    assert errors
+    assert {type(error) for error in errors} == {clstr.CallCycleError}
+
+
 async def test_what_waits_for_its_turn_when_a_node_has_drained_is_refused_and_what_runs_is_stored(
     connect: Connect,
 ) -> None:

@@ -22,6 +22,7 @@ from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._message import Message
 from clstr._paused import Paused
+from clstr._periodic import WORK_TIMEOUT
 from clstr._route import Context
 from clstr._stops import STOP_TIMEOUT
 from clstr.errors import (
@@ -125,6 +126,10 @@ class Asking(Current):
 
     def lend(self) -> None: ...
     def reclaim(self) -> None: ...
+
+
+def name_of(message: Current | None) -> str | None:
+    return None if message is None else message.name
 
 
 async def ticks(count: int = 12) -> None:
@@ -1395,7 +1400,7 @@ async def test_a_stop_is_not_done_for_the_message_that_caused_it(handling: Handl
     await handler(message("a"))
     with handling(envelope=message("b")):
         await handler(message("b"))
-    assert seen == [None]
+    assert [name_of(each) for each in seen] == ["Curious:a"]
 
 
 def test_a_stop_that_takes_too_long_is_cancelled_and_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -1660,15 +1665,15 @@ tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="
 class Curious(Actor):
     """Notes in which context it stops and works."""
 
-    seen: ClassVar[set[tuple[str, str, Current | None]]]
+    seen: ClassVar[set[tuple[str, str, str | None]]]
 
     async def on_stop(self) -> None:
-        self.seen.add((f"stop {self.key}", tenant.get(), current()))
+        self.seen.add((f"stop {self.key}", tenant.get(), name_of(current())))
         tenant.set("on_stop")
 
     @every(1)
     async def tick(self) -> None:
-        self.seen.add((f"tick {self.key}", tenant.get(), current()))
+        self.seen.add((f"tick {self.key}", tenant.get(), name_of(current())))
         tenant.set("tick")
 
     def on_error(self, _error: Exception) -> bool:
@@ -1704,7 +1709,7 @@ def test_stops_and_periodic_work_run_in_the_context_of_connect(
     monkeypatch: pytest.MonkeyPatch, stop: Callable[..., Coroutine[Any, Any, None]]
 ) -> None:
     """Not in that of a message of another key, nor in that of who releases the shard, nor in an empty one."""
-    seen: set[tuple[str, str, Current | None]] = set()
+    seen: set[tuple[str, str, str | None]] = set()
     monkeypatch.setattr(Curious, "seen", seen, raising=False)
 
     async def run() -> None:
@@ -1724,7 +1729,7 @@ def test_stops_and_periodic_work_run_in_the_context_of_connect(
         await asyncio.create_task(call("a"))
         await asyncio.sleep(2.5)
         await stop(handler, call)
-        assert seen == {(f"{what} a", "the application", None) for what in ("tick", "stop")}
+        assert seen == {(f"{what} a", "the application", "Curious:a") for what in ("tick", "stop")}
         await handler.aclose()
 
     in_virtual_time(run())
@@ -1978,7 +1983,7 @@ def test_periodic_work_is_not_done_for_the_message_that_started_the_actor(handli
         await handler.aclose()
 
     in_virtual_time(run())
-    assert seen == [None]
+    assert [name_of(each) for each in seen] == ["Curious:a"]
 
 
 async def test_an_actor_that_stops_everything_does_not_wait_for_itself(handling: Handling) -> None:
@@ -2050,6 +2055,120 @@ async def test_actors_that_stop_at_once_under_eager_tasks_are_released(world: Wo
     await handler.release_shards([1])
     assert world.events[-2:] == ["stop a", "stop b"]
     assert len(handler) == 0
+
+
+# What an actor does by itself awaits answers, too.
+
+
+@pytest.mark.parametrize("work", ["on_stop", "every"])
+def test_a_chain_that_comes_back_to_what_an_actor_does_by_itself_is_refused_at_once(
+    handling: Handling, work: str
+) -> None:
+    errors: list[ClstrError] = []
+
+    class Selfish(Worker):
+        async def ask_itself(self) -> None:
+            own = current()
+            assert own is not None
+            left.append(own.time_left())
+            own.begin_call("Selfish:a#1", message("b"))
+            errors.append(await refused(handling, handler, message("a"), "Selfish:a#1", "Worker:b#1"))
+            set_current(own)
+            own.end_call("Selfish:a#1")
+
+        async def on_stop(self) -> None:
+            if work == "on_stop":
+                await self.ask_itself()
+
+        @every(7)
+        async def look(self) -> None:
+            if work == "every":
+                await self.ask_itself()
+
+    async def run() -> None:
+        await handler(message("a"))
+        await asyncio.sleep(8)
+        await handler.release_shards([1])
+
+    left: list[float] = []
+    handler = ActorHandler(Selfish)
+    in_virtual_time(run())
+    assert [type(error) for error in errors] == [CallCycleError]
+    assert left == [pytest.approx(STOP_TIMEOUT if work == "on_stop" else WORK_TIMEOUT)]
+    assert len(handler) == 0
+
+
+class Leaving(Worker):
+    """Awaits an answer of the key ``b`` in ``on_stop``, until a test lets it go on."""
+
+    go_on: ClassVar[asyncio.Event]
+
+    async def on_stop(self) -> None:
+        own = current()
+        assert own is not None
+        own.begin_call("Leaving:a#1", message("b"))
+        await self.go_on.wait()
+        own.end_call("Leaving:a#1")
+
+
+def crossing(handling: Handling, work: Callable[[ActorHandler, Current], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` while the actor of ``a`` stops and awaits ``b``."""
+
+    async def run() -> None:
+        Leaving.go_on = asyncio.Event()
+        handler = ActorHandler(Leaving)
+        await handler(message("a"))
+        closing = asyncio.create_task(handler.release_shards([1]))
+        await ticks()
+        with handling(envelope=message("a")) as inside:
+            await work(handler, inside)
+        Leaving.go_on.set()
+        await closing
+        await handler.aclose()
+
+    in_virtual_time(run())
+
+
+@pytest.mark.parametrize("kind", ["Leaving", "Other"])
+def test_a_message_of_a_key_that_a_stop_awaits_is_refused(handling: Handling, kind: str) -> None:
+    """Stops that ask each other would wait for their timeouts."""
+
+    async def work(handler: ActorHandler, inside: Current) -> None:
+        inside.chain = ("Worker:c#1", f"{kind}:b#2")
+        begun = asyncio.get_running_loop().time()
+        with pytest.raises(CallCycleError) as caught:
+            await handler(inside.envelope)
+        assert asyncio.get_running_loop().time() - begun < 1
+        assert is_refusal_of(caught.value, inside)
+        assert caught.value.chain == f"Worker:c -> {kind}:b -> Leaving:a -> {kind}:b"
+
+    crossing(handling, work)
+
+
+@pytest.mark.parametrize("chain", [(), ("b#1",), ("Leaving:c#1",), ("Leaving:b#1", "Worker:c#2"), ("Leaving:xb#1",)])
+def test_any_other_message_waits_for_the_stop(handling: Handling, chain: tuple[str, ...]) -> None:
+    async def work(handler: ActorHandler, inside: Current) -> None:
+        inside.chain = chain
+        answer = asyncio.create_task(call_as(handler, inside))
+        await asyncio.sleep(5)
+        assert not answer.done()
+        Leaving.go_on.set()
+        assert await answer == b'"x by 2"'
+
+    crossing(handling, work)
+
+
+def test_a_message_whose_sender_answered_the_stop_just_now_waits_for_it(handling: Handling) -> None:
+    """The answer may arrive after the next message of who sent it."""
+
+    async def work(handler: ActorHandler, inside: Current) -> None:
+        inside.chain = ("Leaving:b#2",)
+        answer = asyncio.create_task(call_as(handler, inside))
+        await ticks()
+        Leaving.go_on.set()
+        assert await answer == b'"x by 2"'
+
+    crossing(handling, work)
 
 
 # Task factories that fail: they are the program's.

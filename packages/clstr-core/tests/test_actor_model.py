@@ -320,10 +320,7 @@ def take_any_turn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def no_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def take(self: Turns) -> bool:
-        return True
-
-    monkeypatch.setattr(Turns, "take", take)
+    monkeypatch.setattr(Turns, "try_take", lambda _turns: True)
 
 
 def send_nobody_away(monkeypatch: pytest.MonkeyPatch) -> None:

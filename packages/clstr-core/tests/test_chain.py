@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clstr._chain import MAX_NAME_BYTES, CallIds, chain_name, describe, extend, latest_call, new_call
+from clstr._chain import MAX_NAME_BYTES, CallIds, chain_name, describe, extend, is_name_of, latest_call, new_call
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS
 
 
@@ -74,3 +75,19 @@ def test_a_chain_is_described_without_ids() -> None:
     assert describe(["Account:a#b#1", "foreign", "Audit:c#2"], "x" * 600) == (
         f"Account:a#b -> foreign -> Audit:c -> {chain_name('x' * 600)}"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "is_of_it"),
+    [
+        ("Account:ada", "ada", True),
+        ("a:b:c", "c", True),
+        ("a:b:c", "b:c", True),
+        ("ada", "ada", False),
+        ("Account:ada", "da", False),
+        (chain_name("Account:" + 99 * "x"), 99 * "x", True),
+        (chain_name("Account:" + 99 * "x"), 98 * "x", False),
+    ],
+)
+def test_a_name_tells_the_key_of_its_actor(name: str, key: str, is_of_it: bool) -> None:
+    assert is_name_of(name, key) is is_of_it

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -35,8 +36,22 @@ class Worker(Actor):
 
 
 def timer_of(worker: Worker, turns: Turns, is_held: Callable[[], bool] = lambda: True) -> Timer:
+    @contextmanager
+    def in_turn() -> Iterator[None]:
+        try:
+            yield
+        finally:
+            turns.end()
+
     return Timer(
-        worker, "work", 5.0, turns, is_held=is_held, failed=worker.failures.append, context=contextvars.copy_context()
+        worker,
+        "work",
+        5.0,
+        turns,
+        in_turn=in_turn,
+        is_held=is_held,
+        failed=worker.failures.append,
+        context=contextvars.copy_context(),
     )
 
 

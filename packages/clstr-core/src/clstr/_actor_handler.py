@@ -24,8 +24,9 @@ from clstr._room import Room
 from clstr._route import Call, find
 from clstr._starts import START_TIMEOUT
 from clstr._stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
+from clstr._stops import STOP_TIMEOUT
 from clstr._task_log import TaskLog
-from clstr.errors import CallCycleError, DrainingError, OverloadedError, StateNotStoredError
+from clstr.errors import CallCycleError, OverloadedError, StateNotStoredError
 
 IDLE_AFTER = 300.0
 MAILBOX = 256
@@ -147,8 +148,8 @@ class ActorHandler:
         failures = cell.failures
         try:
             # Its place is taken before anything is awaited; in the midst of another's turn it needs none.
-            if reentered is None and not cell.turns.try_take() and not await cell.turns.take():
-                raise refuse(DrainingError(envelope.shard))
+            if reentered is None and not cell.turns.try_take():
+                await cell.wait_for_turn(envelope.shard)
             is_new = cell.actor is None
             if is_new:
                 await self._starts.start(key, cell, envelope, failures)
@@ -345,12 +346,18 @@ class ActorHandler:
 
     async def _stop_in_turn(self, stop: Stop, cell: Cell) -> bool:
         actor = cell.actor
+
+        def note_cancelled(count: int) -> None:
+            self._task_log.cancelled(count, type_name(type(actor)), stop.why)
+
         try:
-            return await cell.stop(lambda count: self._task_log.cancelled(count, type_name(type(actor)), stop.why))
+            with cell.own_work(STOP_TIMEOUT, is_stop=True) as work:
+                try:
+                    return await cell.stop(work, note_cancelled)
+                finally:
+                    if actor is not None:
+                        self._room.leave()
         finally:
-            if actor is not None:
-                self._room.leave()
-            cell.turns.end()
             cell.stops -= 1
             self._settle(stop.key, cell)
 

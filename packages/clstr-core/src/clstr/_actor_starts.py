@@ -137,6 +137,7 @@ class ActorStarts:
         except BaseException:
             await cancel_tasks_of(actor, for_good=True)
             raise
+        cell.name = start.name
         cell.start(actor, start.holds(), functools.partial(self._failed, key, actor))
 
     def _over(self, key: str, cell: Cell, start: Start) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 from clstr._actor import Actor, abandon_tasks_of, cancel_tasks_of
-from clstr._context import Current
+from clstr._chain import describe, sender_of
+from clstr._context import Current, current, refuse, set_current
+from clstr._envelope import Envelope
 from clstr._message import type_name
-from clstr._periodic import Timer
+from clstr._own_work import CROSSING_PAUSE, OwnWork
+from clstr._periodic import WORK_TIMEOUT, Timer
 from clstr._starts import Start
 from clstr._stop_queue import Stop
 from clstr._stops import STOP_TIMEOUT, finish
 from clstr._turns import Place, Turns
+from clstr.errors import CallCycleError, DrainingError
 
 _logger = logging.getLogger("clstr.actor")
 
@@ -25,6 +31,7 @@ class Cell:
 
     Attributes:
         actor: The actor, while there is one.
+        name: What stands for the actor on call chains, once one has started.
         context: What its actor's callbacks run in a copy of.
         failures: How many starts have failed.
         is_stored: Whether the state of the last actor that was stopped is stored; true if there was none.
@@ -44,6 +51,7 @@ class Cell:
         "context",
         "failures",
         "is_stored",
+        "name",
         "places",
         "shard",
         "starting",
@@ -59,6 +67,7 @@ class Cell:
         self.actor: Actor | None = None
         self.context = context
         self.failures = 0
+        self.name: str | None = None
         self.starting: Start | None = None
         self.is_stored = True
         self.places: dict[Stop, Place] = {}
@@ -93,6 +102,56 @@ class Cell:
             self._messages = ()
             self.turns.end()
 
+    @contextmanager
+    def own_work(self, seconds: float, *, is_stop: bool = False) -> Iterator[OwnWork]:
+        """Have the turn, which was taken for what the actor does by itself in so many seconds, and end it."""
+        work = OwnWork(
+            envelope=Envelope(shard=self.shard or 0, type=""),
+            name=self.name,
+            context=self.context,
+            deadline=asyncio.get_running_loop().time() + seconds,
+            is_stop=is_stop,
+        )
+        self.begin(work)
+        set_current(work)
+        try:
+            yield work
+        finally:
+            work.ended = True
+            self.end(work)
+
+    async def wait_for_turn(self, shard: int) -> None:
+        """
+        Wait for the turn of the message that is being handled; its place is taken before anything is awaited.
+
+        Raises:
+            CallCycleError: A stop has the turn, and awaits who sent the message: each would wait for the other.
+            DrainingError: ``shard`` was released meanwhile.
+        """
+        inside = current()
+        place = self.turns.claim()
+        call = None if inside is None else self._call_to_sender(inside)
+        timer = call and asyncio.get_running_loop().call_later(CROSSING_PAUSE, self._part, place, call)
+        try:
+            if await self.turns.wait(place):
+                return
+        finally:
+            if timer:
+                timer.cancel()
+        if call is not None and inside is not None and self.awaits(call):
+            raise refuse(CallCycleError(describe((*inside.chain, f"{inside.name}#"), sender_of(inside.chain) or "")))
+        raise refuse(DrainingError(shard))
+
+    def _call_to_sender(self, message: Current) -> str | None:
+        """Return the call of the actor's stop that awaits who sent ``message``, or ``None``."""
+        sender = sender_of(message.chain)
+        stops = (each for each in self._messages if isinstance(each, OwnWork) and each.is_stop)
+        return None if sender is None else next((call for each in stops if (call := each.call_to(sender))), None)
+
+    def _part(self, place: Place, call: str) -> None:
+        if self.awaits(call):
+            self.turns.dismiss(place)
+
     def start(self, actor: Actor, holds: Callable[[int], bool] | None, failed: Callable[[Exception], object]) -> None:
         """
         Let ``actor`` be the key's, and begin its periodic work, which runs while its shard is held.
@@ -103,8 +162,18 @@ class Cell:
         self.is_stored = True
         self._holds = holds
         timers = type(actor).timers.items()
+        in_turn = functools.partial(self.own_work, WORK_TIMEOUT)
         self._timers = tuple(
-            Timer(actor, name, seconds, self.turns, is_held=self.is_held, failed=failed, context=self.context)
+            Timer(
+                actor,
+                name,
+                seconds,
+                self.turns,
+                in_turn=in_turn,
+                is_held=self.is_held,
+                failed=failed,
+                context=self.context,
+            )
             for name, seconds in timers
         )
 
@@ -133,9 +202,9 @@ class Cell:
         """End the wait of everything but stops for the turn."""
         self.turns.send_away(self.places.values())
 
-    async def stop(self, note_cancelled: Callable[[int], object] = lambda _count: None) -> bool:
+    async def stop(self, work: OwnWork, note_cancelled: Callable[[int], object]) -> bool:
         """
-        Stop the actor, if there is one, in one's own turn: cancel its work and tasks, then let it store its state.
+        Stop the actor, if there is one, in the turn of ``work``: cancel its work and tasks, then let it store.
 
         Returns whether that is stored. ``note_cancelled`` gets the number of spawned tasks that were cancelled.
 
@@ -149,6 +218,7 @@ class Cell:
         for timer in timers:
             timer.stop()
         note_cancelled(await cancel_tasks_of(actor))
+        work.deadline = asyncio.get_running_loop().time() + STOP_TIMEOUT
         try:
             self.is_stored = await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", _logger)
         finally:

@@ -77,6 +77,17 @@ def latest_call(chain: Sequence[str], name: str) -> str | None:
     return None
 
 
+def sender_of(chain: Sequence[str]) -> str | None:
+    """Return the name of the last handler on ``chain``, or ``None`` if nobody stands there."""
+    return chain[-1].rpartition(_SEPARATOR)[0] if chain else None
+
+
+def is_name_of(name: str, key: str) -> bool:
+    """Tell whether ``name`` stands on chains for an actor of ``key``, of whatever kind."""
+    ends = (position for position, character in enumerate(name) if character == ":")
+    return any(chain_name(f"{name[:end]}:{key}") == name for end in ends)
+
+
 def describe(chain: Iterable[str], name: str) -> str:
     """Return ``chain`` and, at its end, ``name`` for people: names without ids."""
     names = [call.rpartition(_SEPARATOR)[0] or call for call in chain]

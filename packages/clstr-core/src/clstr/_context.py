@@ -54,8 +54,8 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: payloads are no text for logs
 
-    def begin_call(self, call: str) -> None:
-        """Note that the handler awaits the answer to ``call`` until `end_call`."""
+    def begin_call(self, call: str, _envelope: Envelope | None = None) -> None:
+        """Note that the handler awaits the answer to ``call``, which was sent with an envelope, until `end_call`."""
         if self.calls is None:
             self.calls = set()
         self.calls.add(call)

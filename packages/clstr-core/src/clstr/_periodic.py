@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 from clstr._message import type_name
@@ -24,8 +25,9 @@ class Timer:
     """
     Runs one method of an actor every so many seconds, counted from the end of a run to the next, each in a turn.
 
-    It runs in a copy of ``context``: it is not done for the message that started the actor. A run is skipped while
-    ``is_held`` says that another node may own the key. ``failed`` gets what it raises, or a `TimeoutError`.
+    It runs in a copy of ``context``: it is not done for the message that started the actor. ``in_turn`` is entered when
+    the turn is taken, and ends it. A run is skipped while ``is_held`` says that another node may own the key.
+    ``failed`` gets what it raises, or a `TimeoutError`.
     """
 
     __slots__ = (
@@ -33,6 +35,7 @@ class Timer:
         "_context",
         "_failed",
         "_handle",
+        "_in_turn",
         "_is_held",
         "_is_stopped",
         "_name",
@@ -48,6 +51,7 @@ class Timer:
         seconds: float,
         turns: Turns,
         *,
+        in_turn: Callable[[], AbstractContextManager[object]],
         is_held: Callable[[], bool],
         failed: Callable[[Exception], object],
         context: contextvars.Context,
@@ -57,6 +61,7 @@ class Timer:
         self._name = name
         self._seconds = seconds
         self._turns = turns
+        self._in_turn = in_turn
         self._is_held = is_held
         self._failed = failed
         self._is_stopped = False
@@ -73,11 +78,9 @@ class Timer:
     async def _run(self) -> None:
         try:
             if await self._turns.take():
-                try:
+                with self._in_turn():
                     if self._is_held():
                         await self._work()
-                finally:
-                    self._turns.end()
         finally:
             self._task = None
             if not self._is_stopped:

@@ -106,6 +106,12 @@ class Turns:
             self._give_up(mine)
             raise
 
+    def dismiss(self, place: Place) -> None:
+        """End the wait of ``place`` alone; nothing happens if it has the turn, or has given up."""
+        if not place.done() and self._waiting:
+            self._waiting.remove(place)
+            place.set_result(False)
+
     def send_away(self, keep: Collection[Place] = ()) -> None:
         """End the wait of everybody but ``keep``; whose turn it is keeps it."""
         waiting = self._waiting or ()

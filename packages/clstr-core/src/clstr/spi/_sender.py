@@ -84,7 +84,7 @@ class Sender:
         if inside is not None:
             inside.lend()  # the slot of the handler, meanwhile (T6)
             if call.own is not None:
-                inside.begin_call(call.own)
+                inside.begin_call(call.own, envelope)
         try:
             while True:
                 pending = self._pending.open(envelope.shard, len(envelope.data), call.deadline, timeout)
