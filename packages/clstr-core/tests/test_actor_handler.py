@@ -2057,6 +2057,30 @@ async def test_actors_that_stop_at_once_under_eager_tasks_are_released(world: Wo
     assert len(handler) == 0
 
 
+class NoWalk(dict[str, Any]):
+    """A dict that may be looked up, but not walked through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("it is walked through")
+
+    keys = values = items = __iter__
+
+
+async def test_a_release_costs_in_proportion_to_the_keys_of_its_shards(world: World) -> None:
+    handler = ActorHandler(Worker)
+    handler._cells = NoWalk()
+    for key, shard in (("a", 1), ("b", 2), ("c", 1)):
+        await handler(message(key, shard=shard))
+    await handler.release_shards([1, 3])
+    assert world.events[-2:] == ["stop a", "stop c"]
+    assert len(handler) == 1
+    await handler(message("b", shard=4))  # another number of shards
+    await handler.release_shards([2])
+    assert len(handler) == 1
+    await handler.release_shards([4])
+    assert (len(handler), len(handler._by_shard)) == (0, 0)
+
+
 # What an actor does by itself awaits answers, too.
 
 

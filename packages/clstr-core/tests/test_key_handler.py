@@ -950,6 +950,26 @@ def test_the_cache_size_must_be_a_positive_int(cache_size: Any, error: type[Exce
         KeyHandler(lambda key: None, cache_size)  # type: ignore[arg-type, return-value]  # never called
 
 
+class NoWalk(dict[str, Any]):
+    """A dict that may be looked up, but not walked through."""
+
+    def __iter__(self) -> Any:
+        raise AssertionError("it is walked through")
+
+    keys = values = items = __iter__
+
+
+async def test_a_release_costs_in_proportion_to_the_keys_of_its_shards(maker: Maker) -> None:
+    handler = KeyHandler(maker)
+    handler._entries = NoWalk()
+    for key, shard in (("a", 1), ("b", 2), ("c", 1)):
+        await handler(keyed(key, shard))
+    await handler.release_shards([1, 3])
+    assert maker.log[3:] == ["closed a", "closed c"]
+    await handler.release_shards([2])
+    assert (len(handler._entries), len(handler._by_shard)) == (0, 0)
+
+
 async def test_a_task_factory_that_fails_costs_a_message_but_no_key(
     maker: Maker, handling: Handling, no_tasks: NoTasks
 ) -> None:

@@ -17,6 +17,7 @@ from clstr._context import Current, base_context, current, is_refusal_of, refuse
 from clstr._envelope import KEY_HEADER, Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
+from clstr._keys_by_shard import KeysByShard
 from clstr._limits import at_least_one, check_seconds
 from clstr._message import type_name
 from clstr._paused import Paused
@@ -87,6 +88,7 @@ class ActorHandler:
         self._max_actors = None if max_actors is None else at_least_one("max_actors", max_actors)
         self._mailbox = at_least_one("mailbox", mailbox)
         self._cells: dict[str, Cell] = {}
+        self._by_shard = KeysByShard()
         self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
         self._idle = IdleKeys(idle_after, lambda key: self._stop_soon(key, "it was idle"), self._stops.has_room)
@@ -185,8 +187,7 @@ class ActorHandler:
         Raises:
             StateNotStoredError: An `on_stop` failed, was cancelled, or has not ended. All others are stored.
         """
-        released = frozenset(shards)
-        keys = [key for key, cell in self._cells.items() if cell.shard in released]
+        keys = self._by_shard.of(frozenset(shards))
         for key in keys:
             self._cells[key].send_away()
             self._cells[key].cancel_start()
@@ -216,7 +217,7 @@ class ActorHandler:
         for key, cell in list(self._cells.items()):
             cell.abort()
             if not (cell.users or cell.stops):
-                del self._cells[key]
+                self._forget(key, cell)
 
     @asynccontextmanager
     async def paused(self, key: str) -> AsyncIterator[Paused]:
@@ -292,7 +293,9 @@ class ActorHandler:
             self._make_room(self._max_actors)
         if cell is None:
             cell = self._cells[key] = Cell(base_context())
-        if shard is not None:
+        if shard is not None and cell.shard != shard:
+            self._by_shard.discard(key, cell.shard)
+            self._by_shard.add(key, shard)
             cell.shard = shard
         self._idle.use(key)
         self._busy += not cell.users
@@ -310,9 +313,13 @@ class ActorHandler:
         if cell.users or cell.stops:
             return
         if cell.actor is None:
-            del self._cells[key]
+            self._forget(key, cell)
             return
         self._idle.add(key)
+
+    def _forget(self, key: str, cell: Cell) -> None:
+        del self._cells[key]
+        self._by_shard.discard(key, cell.shard)
 
     def _make_room(self, max_actors: int) -> None:
         """Let the actor that has been idle for longest be stopped, if one more key would be too many."""

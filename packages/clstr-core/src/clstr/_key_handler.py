@@ -16,6 +16,7 @@ from clstr._context import base_context, current, refuse
 from clstr._envelope import Envelope
 from clstr._idle_keys import IdleKeys
 from clstr._keys import required_key
+from clstr._keys_by_shard import KeysByShard
 from clstr._limits import at_least_one, check_seconds
 from clstr._message import type_name
 from clstr._starts import START_TIMEOUT, Start, Starts
@@ -131,6 +132,7 @@ class KeyHandler:
         )
         self._cache_size = cache_size
         self._entries: dict[str, _Entry] = {}
+        self._by_shard = KeysByShard()
         self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
         self._idle = IdleKeys(idle_after, self._evict, self._stops.has_room)
@@ -187,7 +189,7 @@ class KeyHandler:
             StateNotStoredError: An ``aclose`` failed, was cancelled, or has not ended, or its handler is still in use.
         """
         self._is_closed = True
-        await self._close_all(lambda _shard: True)
+        await self._close_all(list(self._entries), lambda _shard: True)
 
     def abort(self) -> None:
         """
@@ -202,7 +204,7 @@ class KeyHandler:
             entry.making.cancel()
             entry.handler = None
             if not entry.users:
-                del self._entries[key]
+                self._forget(key, entry)
 
     async def release_shards(self, shards: Iterable[int]) -> None:
         """
@@ -214,11 +216,12 @@ class KeyHandler:
         Raises:
             StateNotStoredError: As `aclose` does.
         """
-        await self._close_all(frozenset(shards).__contains__)
+        released = frozenset(shards)
+        await self._close_all(self._by_shard.of(released), released.__contains__)
 
-    async def _close_all(self, is_chosen: Callable[[int], bool]) -> None:
-        """Close the handlers of the shards that are chosen, and wait for those of them that close already, too."""
-        chosen = {key: entry for key, entry in self._entries.items() if is_chosen(entry.shard)}
+    async def _close_all(self, keys: Iterable[str], is_chosen: Callable[[int], bool]) -> None:
+        """Close the handlers of ``keys``, and wait for those of shards that are chosen and that close already, too."""
+        chosen = {key: self._entries[key] for key in keys}
         for key, entry in chosen.items():
             entry.is_released = True
             if key in self._idle:
@@ -256,6 +259,7 @@ class KeyHandler:
         self._starts.check(key)
         before = [self._ending[each].ended for each in (self._make_room(), key) if each in self._ending]
         entry = self._entries[key] = _Entry(base_context(), shard)
+        self._by_shard.add(key, shard)
         start = self._starts.new(key, shard)
         try:
             entry.making = new_task(self._make(key, entry, before, start), entry.context.copy())
@@ -334,10 +338,12 @@ class KeyHandler:
     def _forget(self, key: str, entry: _Entry) -> None:
         if self._entries.get(key) is entry:
             del self._entries[key]
+            self._by_shard.discard(key, entry.shard)
 
     def _evict(self, key: str) -> None:
         self._idle.remove(key)
-        entry = self._entries.pop(key)
+        entry = self._entries[key]
+        self._forget(key, entry)
         if hasattr(entry.handler, "aclose"):
             self._end(key, entry, functools.partial(_close, entry.handler))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
+import math
 import random
 import threading
 from collections.abc import Awaitable, Callable
@@ -1227,3 +1228,36 @@ async def test_what_has_ended_leaves_nothing_to_the_garbage_collector(engine: En
         assert gc.collect() < 10
     finally:
         gc.enable()
+
+
+async def test_a_drain_does_not_look_at_all_messages_at_each_end_of_one(
+    open_engine: OpenEngine, link: FakeLink
+) -> None:
+    gates: list[asyncio.Event] = []
+
+    async def wait(_: Envelope) -> bytes:
+        gates.append(asyncio.Event())
+        await gates[-1].wait()
+        return b""
+
+    engine = await open_engine(max_concurrent=101)
+    await engine.subscribe([1, 2], wait)
+    for number in range(100):
+        link.deliver(f"other {number}")
+    link.deliver("concerned", shard=2)
+    await ticks()
+    looks = 0
+
+    def selects(delivery: Delivery) -> bool:
+        nonlocal looks
+        looks += 1
+        return delivery.envelope.shard == 2
+
+    settling = asyncio.ensure_future(engine.dispatcher.settle(selects, math.inf))
+    await ticks()
+    for gate in gates:
+        assert not settling.done()
+        gate.set()
+        await ticks()
+    assert await settling
+    assert looks <= 101 + 2 * 100  # all of them once, and the one that is concerned when another ends: not 5,000

@@ -324,9 +324,12 @@ class Dispatcher:
 
     async def settle(self, selects: Selector, deadline: float) -> bool:
         """Wait until no message that ``selects`` chooses waits or runs; return ``False`` at ``deadline``."""
-        while any(selects(delivery) for delivery in self._open()):
-            if self._loop.time() >= deadline or not await self._wait_for_change(deadline):
-                return False
+        while concerned := [delivery for delivery in self._open() if selects(delivery)]:
+            while concerned:  # a walk over all that are open, at each end of one, would cost their square
+                if not (self._is_open(concerned[-1]) and selects(concerned[-1])):
+                    concerned.pop()
+                elif self._loop.time() >= deadline or not await self._wait_for_change(deadline):
+                    return False
         return True
 
     async def _wait_for_change(self, deadline: float) -> bool:
@@ -396,6 +399,9 @@ class Dispatcher:
         yield from self._running
         for queue in self._queues():
             yield from queue
+
+    def _is_open(self, delivery: Delivery) -> bool:
+        return delivery in self._running or delivery.queue is not None
 
     def _queues(self) -> Iterator[Queue]:
         yield self._nested
