@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import Any
 
 import pytest
@@ -40,8 +41,14 @@ def connection() -> Any:
 
 
 @pytest.fixture
-def leases() -> Leases:
-    return Leases(Names("clstr", "peer"), 5.0)
+def clock() -> list[float]:
+    """The time, which a test moves."""
+    return [100.0]
+
+
+@pytest.fixture
+def leases(clock: list[float]) -> Leases:
+    return Leases(Names("clstr", "peer"), 5.0, lambda: clock[0], logging.getLogger("clstr.test"))
 
 
 async def test_what_is_let_go_of_while_the_rest_is_renewed_does_not_come_back(leases: Leases, connection: Any) -> None:
@@ -106,3 +113,41 @@ async def test_many_such_keys_are_counted(leases: Leases, connection: Any) -> No
     connection.foreign = {b"clstr:shard:%d" % shard for shard in range(10)}
     with pytest.raises(ForeignKeysError, match="clstr:shard:2 and 7 more: somebody else"):
         await leases.take(connection, range(20))
+
+
+async def test_a_lease_that_was_renewed_too_late_is_told_once(
+    leases: Leases, connection: Any, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    await leases.take(connection, range(3))
+    clock[0] += 7.5
+    await leases.renew(connection)
+    await leases.renew(connection)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("leases of 3 shards had lapsed for 2.5 s when they were renewed: the event loop was blocked")
+
+
+async def test_a_lease_that_was_renewed_in_time_or_taken_late_had_not_lapsed(
+    leases: Leases, connection: Any, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    await leases.take(connection, [1])
+    clock[0] += 4.0
+    await leases.renew(connection)
+    clock[0] += 4.0
+    await leases.renew(connection)
+    await leases.take(connection, [2])
+    assert caplog.records == []
+
+
+async def test_a_lapse_is_told_when_it_is_over(
+    leases: Leases, connection: Any, clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    await leases.take(connection, [1])
+    connection.error = redis.exceptions.ResponseError("BUSY")
+    for _ in range(3):
+        clock[0] += 4.0
+        with pytest.raises(redis.exceptions.ResponseError):
+            await leases.renew(connection)
+    assert caplog.records == []
+    connection.error = None
+    await leases.renew(connection)
+    assert "lapsed for 7.0 s" in caplog.text

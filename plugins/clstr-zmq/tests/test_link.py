@@ -405,6 +405,32 @@ async def test_a_loop_that_was_blocked_takes_nobody_for_dead(connect: Connect) -
         assert outbox.peer is not None
 
 
+async def test_a_peer_that_was_silent_too_long_says_why_others_took_it_for_dead(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    seed = await connect("zmq://?bind=tcp://127.0.0.1:*")
+    client = await connect(f"zmq://{address_of(seed)}?heartbeat=0.05")
+    link = link_of(client)
+    [outbox] = link._directory
+    link._beaten_at -= 100.0  # as if the loop had been blocked
+    await until(lambda: max(link._pauses) >= 100.0)
+    link.refused(outbox, Refused(code="stranger", reason="say hello first"))
+    assert "took this peer for dead" in caplog.text
+    assert "this peer was silent for 100." in caplog.text
+    assert "3 heartbeats (0.15 s)" in caplog.text
+
+
+async def test_a_peer_that_has_restarted_is_no_sign_of_silence(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    seed = await connect("zmq://?bind=tcp://127.0.0.1:*")
+    client = await connect(f"zmq://{address_of(seed)}?heartbeat=60")
+    [outbox] = link_of(client)._directory
+    link_of(client).refused(outbox, Refused(code="stranger", reason="say hello first"))
+    assert "took this peer for dead:" not in caplog.text
+    assert "silent" not in caplog.text
+
+
 async def test_what_waits_for_the_end_of_the_tick_when_the_peer_is_lost_goes_to_another_owner(
     connect: Connect,
 ) -> None:

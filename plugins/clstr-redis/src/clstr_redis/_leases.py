@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
 
 import redis.exceptions
 
@@ -21,12 +23,17 @@ class Leases:
     Args:
         names: What the keys are called.
         seconds: How long a lease lasts.
+        clock: Tells the time, in seconds.
+        logger: Told which leases had lapsed.
     """
 
-    def __init__(self, names: Names, seconds: float) -> None:
+    def __init__(self, names: Names, seconds: float, clock: Callable[[], float], logger: logging.Logger) -> None:
         self._names = names
+        self._seconds = seconds
         self._ms = b"%d" % max(1, int(seconds * 1000))
-        self._held: set[int] = set()
+        self._clock = clock
+        self._logger = logger
+        self._held: dict[int, float] = {}  # until when the lease of each shard lasts at most; infinite without one
 
     async def take(self, connection: Connection, shards: Sequence[int]) -> None:
         """
@@ -36,11 +43,11 @@ class Leases:
             redis.exceptions.ResponseError: The server says no, of some shards or of all.
             TransportUnavailableError: The connection is lost; nothing is held.
         """
-        self._held.update(shards)
+        self._held.update(dict.fromkeys(shards, math.inf))
         try:
             await self._lease(connection, shards)
         except BaseException:
-            self._held.difference_update(shards)
+            self._forget(shards)
             raise
 
     async def drop(self, connection: Connection | None, shards: Sequence[int]) -> None:
@@ -51,14 +58,32 @@ class Leases:
             redis.exceptions.ResponseError: The server says no.
             TransportUnavailableError: The connection is lost.
         """
-        self._held.difference_update(shards)
+        self._forget(shards)
         if connection is not None:
             for part in _parts(shards):
                 await connection.run(DROP, self._keys(part), connection.inbox)
 
     async def renew(self, connection: Connection) -> None:
         """Lease again what is held, for the inbox of ``connection``; raises as `take` does."""
-        await self._lease(connection, sorted(self._held))
+        now = self._clock()
+        before = {shard: until for shard, until in self._held.items() if until < now}
+        try:
+            await self._lease(connection, sorted(self._held))
+        finally:  # some may be leased again, others not: their lapse goes on
+            renewed = [until for shard, until in before.items() if self._held.get(shard, until) > until]
+            if renewed:
+                self._warn_of_lapse(len(renewed), now - min(renewed))
+
+    def _warn_of_lapse(self, count: int, seconds: float) -> None:
+        text = (
+            "leases of %d shards had lapsed for %.1f s when they were renewed: the event loop was blocked or the "
+            "server was away for longer than a lease, %g s; requests for these shards were refused meanwhile"
+        )
+        self._logger.warning(text, count, seconds, self._seconds)
+
+    def _forget(self, shards: Sequence[int]) -> None:
+        for shard in shards:
+            self._held.pop(shard, None)
 
     async def _lease(self, connection: Connection, shards: Sequence[int]) -> None:
         """Lease all that can be leased, then raise the first reason for what cannot."""
@@ -77,10 +102,15 @@ class Leases:
                 failures.append(error)
             else:
                 foreign += [keys[number - 1] for number in numbers]
+                self._leased(part)
         if foreign:
             failures.append(ForeignKeysError(foreign))
         if failures:
             raise failures[0]
+
+    def _leased(self, shards: Sequence[int]) -> None:
+        until = self._clock() + self._seconds
+        self._held.update({shard: until for shard in shards if shard in self._held})
 
     def _keys(self, shards: Sequence[int]) -> list[bytes]:
         return [self._names.shard(shard) for shard in shards]

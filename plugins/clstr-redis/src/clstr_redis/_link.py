@@ -48,7 +48,7 @@ class RedisLink(Link):
         self._explain = dialer.explain
         self._names = names
         self._logger = logger
-        self._leases = Leases(names, heartbeat * LEASE_HEARTBEATS)
+        self._leases = Leases(names, heartbeat * LEASE_HEARTBEATS, self._loop.time, logger)
         self._session = Session(dialer, names, self._leases, heartbeat=heartbeat, receive=self._receive, logger=logger)
         self._owners = Owners(self._loop.time, heartbeat * LEASE_HEARTBEATS)
         self._out = Batcher[Item](self._loop, self._write)

@@ -20,6 +20,7 @@ from clstr.spi import Link, Route, Sink
 from clstr_zmq._counters import Counters
 from clstr_zmq._curve import Security
 from clstr_zmq._directory import Directory
+from clstr_zmq._guests import MISSED_HEARTBEATS
 from clstr_zmq._here import Here, ToHere
 from clstr_zmq._identity import Identity
 from clstr_zmq._inbox import Inbox, To
@@ -81,6 +82,8 @@ class ZmqLink(Link):
         self._held: set[int] = set()
         self._news = asyncio.Event()
         self._beats: asyncio.TimerHandle | None = None
+        self._beaten_at = 0.0
+        self._pauses = (0.0, 0.0)  # seconds before the last heartbeat, and before the one before it
         self._refusal: ClstrError | None = None  # why a peer that the URL names does not want us
         self._is_unwanted = False  # for good
         self._is_open = False
@@ -98,6 +101,7 @@ class ZmqLink(Link):
             self._identify(None)
         else:
             self._directory.is_own((await self._bind(self._options.bind)).address)
+        self._beaten_at = self._loop.time()
         self._beats = self._loop.call_later(self._options.heartbeat, self._beat, context=contextvars.Context())
         self._directory.start()
         await self._settle()
@@ -152,6 +156,9 @@ class ZmqLink(Link):
             raise self._refusal
 
     def _beat(self) -> None:
+        now = self._loop.time()
+        self._pauses = (now - self._beaten_at, self._pauses[0])
+        self._beaten_at = now
         for outbox in self._directory:
             outbox.beat()
         for outbox in self._directory.forget_lost():
@@ -329,6 +336,7 @@ class ZmqLink(Link):
     def refused(self, outbox: Outbox, refusal: Refused) -> None:
         """An outbox's peer does not want us."""
         if refusal.code == "stranger":
+            self._tell_of_silence(outbox)
             outbox.lost("it took this peer for dead")
             return
         reason = f"{outbox.place.address} refused this peer: {refusal.reason}"
@@ -343,6 +351,16 @@ class ZmqLink(Link):
         self._news.set()
         if self._is_open:
             self.sink.down(self._refusal, fatal=True)
+
+    def _tell_of_silence(self, outbox: Outbox) -> None:
+        """Say why a peer took this one for dead, if it was for our silence; it may also have restarted."""
+        pause, patience = max(self._pauses), MISSED_HEARTBEATS * self._options.heartbeat
+        if pause > patience:
+            text = (
+                "%s took this peer for dead, and had no owner for its shards: this peer was silent for %.1f s, longer "
+                "than %d heartbeats (%g s), because its event loop was blocked or the process did not run"
+            )
+            self._logger.warning(text, outbox.place.address, pause, MISSED_HEARTBEATS, patience)
 
     def settled(self) -> None:
         """One more is known to answer, or not to: requests that have no way are tried again."""

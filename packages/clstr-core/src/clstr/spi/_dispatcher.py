@@ -25,6 +25,7 @@ from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
+from clstr.spi._loop_lag import LoopLag
 from clstr.spi._set_aside import Queue, SetAside
 
 # So many messages from outside may start beyond the number of slots, on slots that others have lent. Each may fan out,
@@ -48,6 +49,7 @@ class Dispatcher:
         *,
         budget: AnswerBudget,
         destination_of: Callable[[object], Hashable],
+        lag: LoopLag,
     ) -> None:
         self._loop = loop
         self._limits = limits
@@ -55,6 +57,7 @@ class Dispatcher:
         self._answers = answers
         self._budget = budget
         self._destination_of = destination_of
+        self._lag = lag
         # Handlers start in the context of `connect`, not in that of whatever callback read their message.
         self._context = contextvars.copy_context()
         self._context.run(set_current, None)
@@ -152,7 +155,9 @@ class Dispatcher:
         self._active += 1
         self._outer_running += not delivery.depth
         self._running.add(delivery)
-        running = self._run(delivery)
+        if not self._lag.is_armed:
+            self._lag.arm()
+        running, envelope = self._run(delivery), delivery.envelope
         try:
             task = self._new_task(running)
         except Exception as error:  # noqa: BLE001 -- a task factory is user code; whatever it raises, the slot comes back
@@ -160,6 +165,8 @@ class Dispatcher:
             self._answers.handler_raised(delivery, error)
             self._loop.call_soon(self.end, delivery)
             return
+        if delivery.begun:  # its first step ran inside of `_new_task`
+            self._lag.stepped(envelope, self._loop.time() - now)
         if delivery.ended:  # already: its handler never waited
             return
         delivery.tick = self._deadlines.add(delivery.deadline, delivery)
@@ -214,6 +221,7 @@ class Dispatcher:
         if not delivery.answered:  # cancelled before its first step
             self._answers.handler_raised(delivery, asyncio.CancelledError())
         delivery.task = None  # its context holds this delivery: a cycle
+        self._lag.recent[delivery.envelope.type] = delivery.envelope.shard
         delivery.envelope = NOTHING  # tasks that the handler left behind keep this delivery, but need not its payload
         if self._outer or self._nested:
             self._wake()
@@ -394,6 +402,11 @@ class Dispatcher:
     def running(self) -> list[Delivery]:
         """Return the messages whose handlers have started and not ended."""
         return list(self._running)
+
+    def is_running(self) -> bool:
+        """Tell whether a handler runs whose deadline is not over; one that ignores its cancellation does not count."""
+        now = self._loop.time()
+        return any(delivery.deadline > now for delivery in self._running)
 
     def _open(self) -> Iterator[Delivery]:
         yield from self._running

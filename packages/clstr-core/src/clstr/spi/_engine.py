@@ -14,6 +14,7 @@ import logging
 import math
 from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Self
 
 from clstr._context import current
@@ -32,6 +33,7 @@ from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
 from clstr.spi._link import Link
 from clstr.spi._link_state import LinkState
+from clstr.spi._loop_lag import LoopLag
 from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import PendingReplies
 from clstr.spi._receiver import Receiver
@@ -71,6 +73,7 @@ class Engine(Transport):
         answer_budget: The bytes of answers that wait to leave.
         answers: What sends the replies of handlers.
         dispatcher: What starts and ends handlers.
+        lag: What measures how late the loop runs.
     """
 
     def __init__(
@@ -110,6 +113,9 @@ class Engine(Transport):
             clock=self._loop.time,
             patience=self.limits.handler_timeout,
         )
+        self.lag: LoopLag = LoopLag(
+            self._loop, self.stats, self._logger, is_needed=self._has_work, running=self._names_of_running
+        )
         self.dispatcher: Dispatcher = Dispatcher(
             self._loop,
             self.limits,
@@ -117,6 +123,7 @@ class Engine(Transport):
             self.answers,
             budget=self.answer_budget,
             destination_of=link.destination,
+            lag=self.lag,
         )
         self._receiver = Receiver(self, self._loop, self._codec, self._logger)
         self._sender = Sender(self, self._loop, self._codec, self._payload_limit)
@@ -241,6 +248,12 @@ class Engine(Transport):
             self._logger.warning(text, len(running), self.limits.drain_timeout, some)
         return ReleaseReport(running=running)
 
+    def _has_work(self) -> bool:
+        return bool(len(self.pending)) or self.dispatcher.is_running()
+
+    def _names_of_running(self, count: int) -> list[str]:
+        return [str(delivery) for delivery in islice(self.dispatcher.running(), count)]
+
     def _has_room_for_answers(self) -> None:
         self.dispatcher.resume()
 
@@ -301,6 +314,7 @@ class Engine(Transport):
     async def _close_link(self, deadline: float) -> None:
         await self.answer_budget.settle(deadline)
         self._is_closed = True
+        self.lag.stop()
         self.answers.unsent.close()
         self.state.close()
         self.pending.fail_sent(TransportClosedError, "the transport was closed during the request")

@@ -180,6 +180,8 @@ class Sender:
         body = self._codec.encode(frame)
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
             raise self._payload_limit.exceeded_by_frame(len(envelope.data), len(body), self._codec)
+        if not self._engine.lag.is_armed:
+            self._engine.lag.arm()
         pending.was_sent = True  # before the link has it: an answer may come from inside of `send`
         try:
             route = link.send(shard, pending.token, body, oneway=call.oneway)

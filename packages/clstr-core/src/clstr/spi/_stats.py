@@ -20,6 +20,8 @@ class Stats:
         rerouted: Requests that were sent again because the receiver did not own the shard (T16).
         shared_shards: Messages for a shard that several subscriptions of this transport hold (T2).
         handler_timeouts: Handlers that were cancelled at their deadline.
+        loop_stalls: How often the event loop ran a timer half a second late, or more, while there was work.
+        longest_loop_lag: The longest delay of such a timer, in seconds.
     """
 
     late_replies: int = 0
@@ -31,3 +33,5 @@ class Stats:
     rerouted: int = 0
     shared_shards: int = 0
     handler_timeouts: int = 0
+    loop_stalls: int = 0
+    longest_loop_lag: float = 0.0
