@@ -16,7 +16,7 @@ BLOCKS = {  # how many tests each block has, in order: a block that is lost, or 
     "errors-and-retries.md": [1, 1, 1],
     "testing-transports.md": [60, 1, 1, 1, 1, 1],
     "testing-your-application.md": [2, 3, 2, 1],
-    "typed-handlers.md": [1, 1],
+    "typed-handlers.md": [1, 1, 1],
 }
 
 

@@ -609,8 +609,49 @@ async def test_the_kind_of_actors_that_a_function_makes_is_known_before_the_firs
 
 def test_a_kind_s_messages_are_known_if_its_class_is() -> None:
     assert ActorHandler(Worker).message_types == {"Do", "Fail"}
-    with pytest.raises(TypeError, match="give ActorHandler their class"):
+    with pytest.raises(TypeError, match=r"name their class with ActorHandler\(create, actor=...\)"):
         _ = ActorHandler(lambda _key: Worker()).message_types
+
+
+def make_worker(_key: str) -> Worker:
+    return Worker()
+
+
+async def load_worker(_key: str) -> Worker:
+    return Worker()
+
+
+def make_any(_key: str) -> Actor:
+    return Worker()
+
+
+@pytest.mark.parametrize("create", [make_worker, load_worker])
+async def test_what_a_function_is_annotated_to_return_tells_the_messages(create: Callable[[str], Worker]) -> None:
+    handler = ActorHandler(create)
+    assert handler.message_types == handler.fresh().message_types == {"Do", "Fail"}
+    assert await handler(message("a")) == b'"x by 1"'
+
+
+@pytest.mark.parametrize("create", [make_any, lambda _key: Worker()])
+async def test_the_class_of_what_a_function_makes_may_be_named(create: Callable[[str], Actor]) -> None:
+    handler = ActorHandler(create, actor=Worker)
+    assert handler.message_types == handler.fresh().message_types == {"Do", "Fail"}
+    assert await handler(message("a")) == b'"x by 1"'
+
+
+async def test_a_function_that_makes_another_class_than_it_says_fails_the_start(handling: Handling) -> None:
+    class Other(Actor):
+        """Of another class."""
+
+    error = await refused(handling, ActorHandler(lambda _key: Other(), actor=Worker), message("a"))
+    assert isinstance(error, HandlerError)
+    assert error.error_message.startswith("create must return a Worker, not ")
+
+
+@pytest.mark.parametrize(("create", "actor"), [(make_any, int), (make_any, "Worker"), (Worker, Actor)])
+def test_the_class_of_actors_is_checked(create: Any, actor: Any) -> None:
+    with pytest.raises(TypeError, match=r"actor must be a class of actors|actor is for functions"):
+        ActorHandler(create, actor=actor)
 
 
 # Pausing.

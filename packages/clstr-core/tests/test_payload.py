@@ -293,3 +293,14 @@ def test_the_reason_repeats_no_value_of_the_payload(type_: Any, data: bytes) -> 
     with pytest.raises(InvalidReplyError, match=r"Invalid (enum )?value") as reply:
         decode_reply(data, type_)
     assert "secret" not in f"{request.value} {reply.value}"
+
+
+def test_a_field_whose_type_cannot_be_resolved_is_named_with_the_way_out() -> None:
+    class Local(msgspec.Struct):
+        """Not at the top of the module."""
+
+    class Holder(msgspec.Struct):
+        local: Local
+
+    with pytest.raises(TypeError, match=r"Holder has a type that cannot be resolved .*'Local'.* at the top of its mod"):
+        check_reply_type(Holder)

@@ -179,3 +179,10 @@ async def test_a_result_of_another_type_is_the_handler_s_error_not_the_sender_s(
 
     with pytest.raises(TypeError, match=r"get_user returned a \w+, not a User|is a class: send an instance"):
         await checked_route(GetUser, None)(get_user).answer(envelope("GetUser"))
+
+
+def test_the_logger_keeps_what_its_caller_adds(caplog: pytest.LogCaptureFixture) -> None:
+    Context(Envelope(shard=7, type="Do"), "node-1").logger.warning("added", extra={"cart": "ada"})
+    [record] = caplog.records
+    facts = vars(record)
+    assert (facts["cart"], facts["clstr_node"], facts["clstr_shard"]) == ("ada", "node-1", 7)

@@ -166,8 +166,11 @@ def test_a_type_belongs_to_one_of_them(router: Router) -> None:
     router.include(Kind("A"))
     with pytest.raises(ValueError, match="messages of type 'A' have a handler already"):
         router.include(Kind("A"))
-    with pytest.raises(TypeError, match="give ActorHandler their class"):
+    with pytest.raises(TypeError, match="annotate what it returns"):
         router.include(ActorHandler(lambda _key: Account()))
+    router = Router()
+    router.include(ActorHandler(lambda _key: Account(), actor=Account))
+    assert router.message_types == frozenset(Account.routes)
 
 
 async def test_a_release_is_told_to_the_fallback_and_to_all_that_are_included(router: Router) -> None:

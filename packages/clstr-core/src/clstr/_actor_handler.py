@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from clstr._actor import Actor
-from clstr._actor_starts import ActorStarts
+from clstr._actor_starts import ActorStarts, declared_class
 from clstr._cell import Cell, is_to_restart, wait_for_stops
 from clstr._chain import describe, latest_call
 from clstr._context import Current, base_context, current, is_refusal_of, refuse
@@ -47,7 +47,9 @@ class ActorHandler:
     is released, or its node stops. A message that arrives meanwhile waits for the stop, then starts a new one.
 
     Args:
-        create: A class of actors, or a function of the key that returns one, sync or async.
+        create: A class of actors, or a function of the key that returns an actor, sync or async.
+        actor: The class of the actors that a function makes, for `Router.include`; by default what it is annotated to
+            return.
         idle_after: Seconds without a message after which an actor is stopped, 300 by default; ``None`` is never.
         kind: What stands before the key on call chains: by default the name of the actors' class. Two kinds whose
             classes have one name need it, or they would be taken for one.
@@ -66,6 +68,7 @@ class ActorHandler:
         self,
         create: type[Actor] | Callable[[str], Actor | Awaitable[Actor]],
         *,
+        actor: type[Actor] | None = None,
         idle_after: float | None = IDLE_AFTER,
         kind: str | None = None,
         max_actors: int | None = None,
@@ -73,10 +76,11 @@ class ActorHandler:
         max_stops: int = MAX_STOPS,
         start_timeout: float = START_TIMEOUT,
     ) -> None:
-        _check_create(create)
+        declared = declared_class(create, actor)
         self._new = functools.partial(
             ActorHandler,
             create,
+            actor=actor,
             idle_after=idle_after,
             kind=kind,
             max_actors=max_actors,
@@ -85,6 +89,7 @@ class ActorHandler:
             start_timeout=start_timeout,
         )
         self._class: type[Actor] | None = create if isinstance(create, type) else None
+        self._declared = declared
         self._max_actors = None if max_actors is None else at_least_one("max_actors", max_actors)
         self._mailbox = at_least_one("mailbox", mailbox)
         self._cells: dict[str, Cell] = {}
@@ -96,7 +101,9 @@ class ActorHandler:
         self._busy = 0  # keys with messages
         self._room = Room(self._max_actors)
         start_timeout = check_seconds("start_timeout", start_timeout)
-        self._starts = ActorStarts(create, kind, self._room, start_timeout, leave=self._leave, failed=self._failed)
+        self._starts = ActorStarts(
+            create, declared or Actor, kind, self._room, start_timeout, leave=self._leave, failed=self._failed
+        )
         self._is_closed = False
 
     def fresh(self) -> ActorHandler:
@@ -113,11 +120,14 @@ class ActorHandler:
         The types of the messages that its actors handle, for `Router.include`.
 
         Raises:
-            TypeError: A function makes the actors, so that nobody knows before it has made one.
+            TypeError: A function makes the actors, and does not tell of which class.
         """
-        if self._class is None:
-            raise TypeError("the messages of actors that a function makes are not known: give ActorHandler their class")
-        return frozenset(self._class.routes)
+        if self._declared is None:
+            raise TypeError(
+                "the messages of actors that a function makes are not known: annotate what it returns, or name their "
+                "class with ActorHandler(create, actor=...)"
+            )
+        return frozenset(self._declared.routes)
 
     async def __call__(self, envelope: Envelope) -> bytes | None:
         """
@@ -389,8 +399,3 @@ class ActorHandler:
         left = not_stored(stops)
         if left:
             raise StateNotStoredError(left)
-
-
-def _check_create(create: object) -> None:
-    if not callable(create) or (isinstance(create, type) and not issubclass(create, Actor)):
-        raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")

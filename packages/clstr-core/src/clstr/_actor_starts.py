@@ -12,6 +12,7 @@ from clstr._actor import Actor, cancel_tasks_of
 from clstr._cell import Cell
 from clstr._context import Current, refuse
 from clstr._envelope import Envelope
+from clstr._hints import annotation
 from clstr._room import Room
 from clstr._route import find
 from clstr._starts import Start, StartFailedError, Starts
@@ -27,6 +28,7 @@ class ActorStarts:
 
     Args:
         create: A class of actors, or a function of the key.
+        expected: What each actor must be an instance of.
         kind: What stands before the key on call chains; ``None`` is the name of the first actor's class.
         room: How many actors may live.
         timeout: Seconds that a start may take.
@@ -37,6 +39,7 @@ class ActorStarts:
     def __init__(
         self,
         create: Callable[..., Any],
+        expected: type[Actor],
         kind: str | None,
         room: Room,
         timeout: float,
@@ -45,6 +48,7 @@ class ActorStarts:
         failed: Callable[[str, Actor, Exception], object],
     ) -> None:
         self._create = create
+        self._expected = expected
         self._is_class = isinstance(create, type)
         self.kind = create.__name__ if kind is None and isinstance(create, type) else kind
         self._room = room
@@ -160,10 +164,27 @@ class ActorStarts:
     async def _make(self, key: str, start: Start) -> Actor:
         made = self._create() if self._is_class else self._create(key)
         actor = await made if inspect.isawaitable(made) else made
-        if not isinstance(actor, Actor):
-            raise TypeError(f"create must return a clstr.Actor, not {actor!r}")
+        if not isinstance(actor, self._expected):
+            name = "clstr.Actor" if self._expected is Actor else self._expected.__qualname__
+            raise TypeError(f"create must return a {name}, not {actor!r}")
         actor.key = key
         if self.kind is None:
             self.kind = type(actor).__name__
             self.announce(key, start)
         return actor
+
+
+def declared_class(create: Any, actor: object) -> type[Actor] | None:
+    """Return the class of the actors that ``create`` makes, or ``None`` if nothing tells."""
+    if not callable(create) or (isinstance(create, type) and not issubclass(create, Actor)):
+        raise TypeError(f"create must be a class of actors, or a function of a key, not {create!r}")
+    if isinstance(create, type):
+        if actor not in (None, create):
+            raise TypeError(f"actor is for functions that make actors: {create.__qualname__} is a class itself")
+        return create
+    hint = annotation(create, "return") if actor is None else actor
+    if isinstance(hint, type) and issubclass(hint, Actor):
+        return None if hint is Actor else hint
+    if actor is not None:
+        raise TypeError(f"actor must be a class of actors, not {actor!r}")
+    return None

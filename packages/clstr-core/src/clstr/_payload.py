@@ -143,7 +143,13 @@ def _writer(cls: Any) -> Callable[[Any], bytes]:
 def _decoder(type_: Any) -> Decoder:
     if _is_pydantic(type_):
         return type_.model_validate_json  # type: ignore[no-any-return]  # looked up by its name
-    decoder = msgspec.json.Decoder(type_, dec_hook=_dec_hook)
+    try:
+        decoder = msgspec.json.Decoder(type_, dec_hook=_dec_hook)
+    except NameError as error:
+        raise TypeError(
+            f"a field of {type_name(type_)} has a type that cannot be resolved ({error}): define that type at the top "
+            "of its module, since names in quotes, or under `from __future__ import annotations`, are looked up there"
+        ) from error
     if isinstance(msgspec.inspect.type_info(type_), msgspec.inspect.CustomType):
         raise TypeError(
             f"{type_name(type_)} has no decoding: use a msgspec struct, dataclass, attrs class, pydantic model or "

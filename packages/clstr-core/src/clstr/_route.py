@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import types
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
@@ -19,6 +19,13 @@ from clstr._payload import check_reply_type, decode_reply, decode_request, encod
 from clstr.errors import InvalidEnvelopeError, InvalidReplyError, UnknownMessageError
 
 _logger = logging.getLogger("clstr.handler")
+
+
+class _Logger(logging.LoggerAdapter[logging.Logger]):
+    """Adds to what the caller gives as ``extra``, which the base would replace."""
+
+    def process(self, msg: object, kwargs: MutableMapping[str, Any]) -> tuple[object, MutableMapping[str, Any]]:
+        return msg, {**kwargs, "extra": {**(kwargs.get("extra") or {}), **(self.extra or {})}}
 
 
 class Context(msgspec.Struct, frozen=True):
@@ -50,9 +57,9 @@ class Context(msgspec.Struct, frozen=True):
 
     @property
     def logger(self) -> logging.LoggerAdapter[logging.Logger]:
-        """The logger ``clstr.handler``, whose records carry the node, the shard and the message's type."""
+        """The logger ``clstr.handler``, whose records carry the node, the shard, the message's type, and ``extra``."""
         facts = {"clstr_node": self.node_id, "clstr_shard": self.shard, "clstr_type": self.envelope.type}
-        return logging.LoggerAdapter(_logger, facts)
+        return _Logger(_logger, facts)
 
     def time_left(self) -> float | None:
         """Return the seconds until the handler is cancelled, at least 0, or ``None`` outside of a transport."""

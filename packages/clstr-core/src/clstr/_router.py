@@ -75,12 +75,12 @@ class Router:
 
     def include(self, handler: TypedHandler) -> None:
         """
-        Let ``handler`` answer the messages of the types that it knows now: an `ActorHandler` of a class, or a `Router`.
+        Let ``handler`` answer the messages of the types that it knows now: an `ActorHandler`, or a `Router`.
 
         So one node hosts several kinds of actors. When the node releases shards, each is told, as the fallback is.
 
         Raises:
-            TypeError: It is an `ActorHandler` of a function, whose types are not known.
+            TypeError: It is an `ActorHandler` of a function that does not tell which actors it makes.
             ValueError: One of the types has a handler already.
         """
         self._register(handler.message_types, handler)
