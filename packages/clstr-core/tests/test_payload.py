@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import attrs
 import msgspec
 import pydantic
+import pydantic.dataclasses
 import pytest
 
 from clstr._message import MAX_TYPES
@@ -304,3 +305,31 @@ def test_a_field_whose_type_cannot_be_resolved_is_named_with_the_way_out() -> No
 
     with pytest.raises(TypeError, match=r"Holder has a type that cannot be resolved .*'Local'.* at the top of its mod"):
         check_reply_type(Holder)
+
+
+@pydantic.dataclasses.dataclass
+class Checked:
+    amount: int = pydantic.Field(gt=0)
+
+
+class Unmarked(Checked):
+    """Inherits its parent's validator, but is no pydantic dataclass of its own."""
+
+
+class Basket(msgspec.Struct):
+    lines: dict[str, list[Checked | None]]
+    inner: Basket | None = None
+
+
+@pytest.mark.parametrize(
+    ("type_", "said"),
+    [
+        (Checked, "^Checked is a pydantic dataclass, Checked, whose checks would not run"),
+        (Unmarked, "^Unmarked is a pydantic dataclass"),
+        (list[Checked], "is a pydantic dataclass, Checked"),
+        (Basket, "^field 'lines' of Basket is a pydantic dataclass, Checked"),
+    ],
+)
+def test_a_pydantic_dataclass_is_refused_since_its_checks_would_not_run(type_: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        check_reply_type(type_)

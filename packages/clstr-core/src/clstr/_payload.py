@@ -15,6 +15,7 @@ from typing import Any, TypeVar, overload
 import msgspec
 
 from clstr._message import MAX_TYPES, type_name
+from clstr._unchecked import check_is_checked
 from clstr.errors import InvalidEnvelopeError, InvalidReplyError
 
 T = TypeVar("T")
@@ -155,6 +156,7 @@ def _decoder(type_: Any) -> Decoder:
             f"{type_name(type_)} has no decoding: use a msgspec struct, dataclass, attrs class, pydantic model or "
             "built-in type, or bytes for the reply as it is"
         )
+    check_is_checked(type_, type_name(type_))
     return decoder.decode
 
 
