@@ -333,3 +333,29 @@ class Basket(msgspec.Struct):
 def test_a_pydantic_dataclass_is_refused_since_its_checks_would_not_run(type_: Any, said: str) -> None:
     with pytest.raises(TypeError, match=said):
         check_reply_type(type_)
+
+
+@attrs.define
+class Wallet:
+    _balance: int = 0
+    owner: str = ""
+
+
+@attrs.define
+class Cached:
+    owner: str = ""
+    _seen: int = attrs.field(default=0, init=False)
+
+
+class Wallets(msgspec.Struct):
+    all: list[Wallet]
+
+
+@pytest.mark.parametrize(
+    ("type_", "said"),
+    [(Wallet, "^field '_balance' of Wallet is a private"), (Wallets, "^field 'all._balance' of Wallets is a private")],
+)
+def test_a_private_field_of_an_attrs_class_is_refused_since_it_would_not_be_sent(type_: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        check_reply_type(type_)
+    check_reply_type(Cached)  # it is made without

@@ -1,4 +1,4 @@
-"""Types inside of a message's type that would be decoded without the checks that they declare."""
+"""Types inside of a message's type that would lose values on the wire, or the checks that they declare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from msgspec.inspect import DataclassType, Field, Type
 
 def check_is_checked(type_: Any, name: str) -> None:
     """
-    Refuse pydantic dataclasses in ``type_``, called ``name``: msgspec would skip their validators and aliases.
+    Refuse what msgspec would change in silence in ``type_``, called ``name``.
+
+    It skips the validators and aliases of pydantic dataclasses, and does not send private fields of attrs classes.
 
     Raises:
         TypeError: There is one; it says which field it is the type of.
@@ -23,6 +25,18 @@ def check_is_checked(type_: Any, name: str) -> None:
                 f"{where} is a pydantic dataclass, {info.cls.__qualname__}, whose checks would not run: make it a "
                 "pydantic BaseModel, or a msgspec struct or dataclass of Python's own"
             )
+        lost = _private_argument(info.cls) if isinstance(info, DataclassType) else None
+        if lost is not None:
+            raise TypeError(
+                f"field {f'{path}.{lost}'.removeprefix('.')!r} of {name} is a private field of an attrs class, which "
+                "is not sent: give it a public name, or init=False if it is no part of the message"
+            )
+
+
+def _private_argument(cls: type) -> str | None:
+    """Return a private field of ``cls``, an attrs class, that its instances are made with, or ``None``."""
+    fields = getattr(cls, "__attrs_attrs__", ())
+    return next((field.name for field in fields if field.init and field.name.startswith("_")), None)
 
 
 def _walk(path: str, info: Type, seen: set[int]) -> Iterator[tuple[str, Type]]:
