@@ -101,11 +101,11 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
 
     def check_time(self) -> None:
         """
-        Refuse the message if its time is over; called where its own work is about to begin after a wait.
+        Refuse the message if it cannot end in time; called where its own work is about to begin after a wait.
 
         Raises:
-            EnvelopeExpiredError: Its TTL is over.
-            OverloadedError: It waited as long as a handler may take.
+            EnvelopeExpiredError: Its TTL is over, or leaves less time than such messages took lately.
+            OverloadedError: It waited so long that the rest of what a handler may take is less than that.
         """
 
     def lend(self) -> None:

@@ -32,6 +32,8 @@ class Delivery(Current, eq=False, kw_only=True):
         expires: When its sender has given up: loop time, infinite without a TTL.
         deadline: When it expires while it waits, or when its handler is cancelled: loop time.
         timeout: The seconds that its handler was given, once it has started.
+        since: When its handler started, plus the time it has waited for turns since: loop time.
+        parked_at: When the last wait for a turn began: loop time.
         queue: The queue that it waits in; ``None`` if it does not wait.
         task: Its handler's task, once it has started.
         begun: Whether its handler has taken its first step.
@@ -50,6 +52,8 @@ class Delivery(Current, eq=False, kw_only=True):
     expires: float
     deadline: float
     timeout: float = 0.0
+    since: float = 0.0
+    parked_at: float = 0.0
     tick: int = 0
     queue: OrderedDict[Delivery, None] | None = None
     task: asyncio.Task[None] | None = None
@@ -90,7 +94,7 @@ class Delivery(Current, eq=False, kw_only=True):
         return HandlerTimeoutError(self.envelope.shard, self.timeout) if is_over else None
 
     def check_time(self) -> None:
-        """Refuse the message if its time is over."""
+        """Refuse the message if its time is over, or too short for its handler."""
         too_late = self.dispatcher.too_late(self)
         if too_late is not None:
             raise refuse(too_late)

@@ -17,15 +17,17 @@ import sys
 from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any
 
-from clstr._context import set_current
+from clstr._context import is_refusal_of, set_current
 from clstr._envelope import Envelope
 from clstr._limits import Limits
 from clstr.errors import ClstrError, EnvelopeExpiredError, OverloadedError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
+from clstr.spi._changes import Changes
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._loop_lag import LoopLag
+from clstr.spi._run_times import RunTimes
 from clstr.spi._set_aside import Queue, SetAside
 
 # So many messages from outside may start beyond the number of slots, on slots that others have lent. Each may fan out,
@@ -72,7 +74,8 @@ class Dispatcher:
         self._outer_running = 0
         self._max_suspended = 2 * max(limits.max_queue, limits.max_concurrent)
         self._wake_scheduled = False
-        self._settlers: set[asyncio.Future[None]] = set()
+        self._settlers = Changes(loop)
+        self._run_times = RunTimes()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
@@ -152,6 +155,7 @@ class Dispatcher:
         now = self._loop.time()
         delivery.timeout = min(self._limits.handler_timeout, delivery.deadline - now)
         delivery.deadline = now + delivery.timeout
+        delivery.since = now
         self._active += 1
         self._outer_running += not delivery.depth
         self._running.add(delivery)
@@ -197,14 +201,21 @@ class Dispatcher:
                 raise TypeError("the handler is not async: write `async def`")
             result = await answer
         except BaseException as error:  # noqa: BLE001 -- this task ends here, and its sender is told why
+            if isinstance(error, Exception) and not is_refusal_of(error, delivery):
+                self._note_run(delivery)
             self._answers.handler_raised(delivery, error)
             if not isinstance(error, (Exception, asyncio.CancelledError)):
                 # The program is to stop; the link that may have called this is not to break on the way.
                 self._loop.call_soon(_raise, error)
         else:
+            self._note_run(delivery)
             self._answers.handler_returned(delivery, result)
         finally:  # the task's last step; a done callback would cost another turn of the loop for each message
             self.end(delivery)
+
+    def _note_run(self, delivery: Delivery) -> None:
+        now = self._loop.time()
+        self._run_times.ended(delivery.envelope.type, now - delivery.since, now)
 
     def end(self, delivery: Delivery) -> None:
         """Free the slot of a message whose task has ended."""
@@ -226,14 +237,14 @@ class Dispatcher:
         if self._outer or self._nested:
             self._wake()
         if self._settlers:
-            self._wake_settlers()
+            self._settlers.wake()
 
     def _start_waiting(self) -> None:
         self._wake_scheduled = False
         for queue in (self._nested, self._outer):
             while queue and self._has_slot(delivery := next(iter(queue))):
                 # The wheel may be 10 ms late, a busy loop later, and with eager tasks the last start ran a handler.
-                if delivery.deadline <= self._loop.time():
+                if self._is_too_late(delivery):
                     self._refuse_waiting(delivery, expired(delivery))
                 elif self._budget.blocked and self._is_blocked(delivery):
                     self._aside.put(self._destination_of(delivery.to), delivery)
@@ -276,6 +287,7 @@ class Dispatcher:
         """Lend the slot of a message that waits for its turn: until then it asks for nothing, and counts for little."""
         delivery.parked += 1
         if delivery.parked == 1 and not delivery.ended:
+            delivery.parked_at = self._loop.time()
             self._outer_running -= not delivery.depth
         self.lend(delivery)
 
@@ -283,6 +295,7 @@ class Dispatcher:
         """Undo one `park`."""
         delivery.parked -= 1
         if delivery.parked == 0 and not delivery.ended:
+            delivery.since += self._loop.time() - delivery.parked_at
             self._outer_running += not delivery.depth
         self.reclaim(delivery)
 
@@ -310,8 +323,14 @@ class Dispatcher:
             self._refuse_unbegun(delivery, self._waited_too_long(delivery))
 
     def too_late(self, delivery: Delivery) -> ClstrError | None:
-        """Return what refuses a message that has a task if its time is over before its handler has begun."""
-        return self._waited_too_long(delivery) if delivery.deadline <= self._loop.time() else None
+        """Return what refuses a message that has a task and has waited, if its handler could not end in time."""
+        return self._waited_too_long(delivery) if self._is_too_late(delivery) else None
+
+    def _is_too_late(self, delivery: Delivery) -> bool:
+        """Tell whether a message that has waited is not to start: its time is over, or will be before it ends."""
+        now = self._loop.time()
+        left = delivery.deadline - now
+        return left <= 0 or left < self._run_times.needed(delivery.envelope.type, now)
 
     def _waited_too_long(self, delivery: Delivery) -> ClstrError:
         """Say which bound ended the wait of a message that has a task: its TTL, or that of every handler."""
@@ -320,6 +339,8 @@ class Dispatcher:
         return OverloadedError("handler_timeout", self._limits.handler_timeout)
 
     def _cancel(self, delivery: Delivery) -> None:
+        now = self._loop.time()
+        self._run_times.cut_off(delivery.envelope.type, now - delivery.since, now)
         self._answers.handler_timed_out(delivery)
         self._cancel_task(delivery)
 
@@ -336,27 +357,15 @@ class Dispatcher:
             while concerned:  # a walk over all that are open, at each end of one, would cost their square
                 if not (self._is_open(concerned[-1]) and selects(concerned[-1])):
                     concerned.pop()
-                elif self._loop.time() >= deadline or not await self._wait_for_change(deadline):
+                elif self._loop.time() >= deadline or not await self._settlers.wait(deadline):
                     return False
-        return True
-
-    async def _wait_for_change(self, deadline: float) -> bool:
-        changed = self._loop.create_future()
-        self._settlers.add(changed)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await changed
-        except TimeoutError:
-            return False
-        finally:
-            self._settlers.discard(changed)
         return True
 
     def begin_close(self, delivery: Delivery) -> None:
         """Note that ``delivery`` closes something itself: nobody who settles waits for it, and it lends its slot."""
         delivery.closing += 1
         self.lend(delivery)
-        self._wake_settlers()
+        self._settlers.wake()
 
     def end_close(self, delivery: Delivery) -> None:
         """Undo one `begin_close`."""
@@ -376,7 +385,7 @@ class Dispatcher:
     def _refuse_waiting(self, delivery: Delivery, error: ClstrError) -> None:
         self._dequeue(delivery)
         self._answers.refuse(delivery, error)
-        self._wake_settlers()
+        self._settlers.wake()
 
     def _refuse_unbegun(self, delivery: Delivery, error: ClstrError) -> None:
         """Refuse a message that has a task, but whose handler has not run: not begun, or waiting for its turn."""
@@ -420,11 +429,6 @@ class Dispatcher:
         yield self._nested
         yield self._outer
         yield from self._aside.queues()
-
-    def _wake_settlers(self) -> None:
-        for changed in self._settlers:
-            if not changed.done():
-                changed.set_result(None)
 
 
 def _raise(error: BaseException) -> None:
