@@ -42,6 +42,7 @@ class RequestFrame(msgspec.Struct, omit_defaults=True):
     oneway: bool = False
     depth: int = 0
     chain: Annotated[list[str], msgspec.Meta(max_length=MAX_CHAIN_KEYS)] = []
+    room: int = 0
 
 
 class ReplyFrame(msgspec.Struct, omit_defaults=True):

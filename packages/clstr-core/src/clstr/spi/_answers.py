@@ -15,6 +15,7 @@ from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
+from clstr.spi._held_answers import HeldAnswers
 from clstr.spi._link import Link
 from clstr.spi._notify_log import NotifyLog
 from clstr.spi._payload_limit import PayloadLimit
@@ -43,6 +44,7 @@ class Answers:
 
     Attributes:
         unsent: The answers that the link did not take.
+        held: The answers that their callers have no room for.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Answers:
         self._clock = clock
         self._patience = patience
         self.unsent: UnsentAnswers = UnsentAnswers(self._offer, link.destination, deadlines, budget, self.dropped)
+        self.held: HeldAnswers = HeldAnswers(link, self._send, deadlines, budget, dropped=self.dropped, logger=logger)
         self._notify_log = NotifyLog(logger, clock)
 
     def refuse(self, delivery: Delivery, error: ClstrError) -> None:
@@ -136,6 +139,10 @@ class Answers:
             codec = delivery.codec
             too_large = self._payload_limit.exceeded_by_frame(len(data), len(body), codec, is_reply=True)
             body = self._encode(delivery.codec, too_large)
+        elif 0 < delivery.room < len(data):
+            deadline = self._kept_until(delivery.expires)
+            self.held.keep(delivery.to, body, size=len(data), codec=delivery.codec, deadline=deadline)
+            return
         self._send(delivery.to, body, delivery.expires)
 
     def _encode(self, codec: Codec, error: ClstrError) -> bytes:
@@ -150,8 +157,11 @@ class Answers:
     def _send(self, to: object, body: bytes, expires: float = math.inf) -> None:
         """Send an answer now, or when the link takes it; ``expires`` is when its sender has given up, in loop time."""
         if not self._offer(to, body):
-            now = self._clock()
-            self.unsent.keep(to, body, now + min(max(expires - now, GRACE), self._patience))
+            self.unsent.keep(to, body, self._kept_until(expires))
+
+    def _kept_until(self, expires: float) -> float:
+        now = self._clock()
+        return now + min(max(expires - now, GRACE), self._patience)
 
     def _offer(self, to: object, body: bytes) -> bool:
         try:

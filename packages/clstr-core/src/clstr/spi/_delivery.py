@@ -41,6 +41,7 @@ class Delivery(Current, eq=False, kw_only=True):
         parked: How many of the handler's tasks wait for a turn at a key.
         closing: How many of its handler's tasks are in an `aclose` that must not wait for it.
         answered: Whether the answer is out, or none is wanted any more.
+        room: Data bytes of an answer that its sender has room for now; 0 is any number.
     """
 
     dispatcher: Dispatcher
@@ -62,6 +63,7 @@ class Delivery(Current, eq=False, kw_only=True):
     closing: int = 0
     begun: bool = False
     answered: bool = False
+    room: int = 0
 
     def __str__(self) -> str:
         return f"shard {self.envelope.shard}, type {self.envelope.type!r}"

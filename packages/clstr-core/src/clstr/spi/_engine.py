@@ -316,6 +316,7 @@ class Engine(Transport):
         self._is_closed = True
         self.lag.stop()
         self.answers.unsent.close()
+        self.answers.held.close()
         self.state.close()
         self.pending.fail_sent(TransportClosedError, "the transport was closed during the request")
         # Answers that a slow network has not taken yet get what is left of the time to drain.

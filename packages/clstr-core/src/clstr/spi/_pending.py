@@ -12,6 +12,7 @@ import msgspec
 
 from clstr._limits import Limits
 from clstr.errors import ClstrError, OverloadedError, RequestTimeoutError
+from clstr.spi._answer_window import Held
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._link import Route
 from clstr.spi._stats import Stats
@@ -25,7 +26,7 @@ class AskAgain:
     delay: float
 
 
-Outcome = bytes | ClstrError | AskAgain
+Outcome = bytes | ClstrError | AskAgain | Held
 
 TOKENS_AT_ONCE = 256  # one call to the system for each would cost ten times as much
 
@@ -54,6 +55,7 @@ class Pending(msgspec.Struct, eq=False):
         was_sent: Whether the link has it: before that it certainly did not run.
         route: Where it went, once it was sent.
         foreign: What is known of something that is no node and answered all the same.
+        room: The data bytes that its answer may have; 0 is any number.
     """
 
     token: int
@@ -65,6 +67,7 @@ class Pending(msgspec.Struct, eq=False):
     tick: int = 0
     was_sent: bool = False
     foreign: str = ""
+    room: int = 0
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: its outcome is no text for logs
@@ -129,6 +132,14 @@ class PendingReplies:
         del self._by_token[pending.token]
         self._bytes -= pending.size
         self._deadlines.discard(pending.tick, pending)
+
+    def renew(self, pending: Pending, deadline: float) -> None:
+        """Let a request that got an outcome wait for another one, under another token."""
+        del self._by_token[pending.token]
+        self._deadlines.discard(pending.tick, pending)
+        pending.token, pending.outcome, pending.route = next(self._tokens), self._loop.create_future(), None
+        pending.tick = self._deadlines.add(deadline, pending)
+        self._by_token[pending.token] = pending
 
     def get(self, token: int) -> Pending | None:
         """Return the request ``token`` if it is in flight; if it is not, its answer is counted as late."""

@@ -31,6 +31,7 @@ from clstr.errors import (
     NotOwnerError,
     PayloadTooLargeError,
 )
+from clstr.spi._answer_window import read_held
 from clstr.spi._delivery import Delivery
 from clstr.spi._foreign import ForeignReplies
 from clstr.spi._link import Route
@@ -80,6 +81,8 @@ class Receiver:
             envelope = self._check(frame, shard)
             subscription = engine.holders.pick(shard)
             if subscription is None:
+                if shard == engine.answers.held.shard and engine.answers.held.take(envelope.data, to):
+                    return
                 raise NotOwnerError(shard)
             if engine.is_closing:
                 raise DrainingError(shard)
@@ -103,6 +106,7 @@ class Receiver:
                 size=len(body),
                 expires=expires,
                 deadline=expires,
+                room=frame.room,
             )
         )
 
@@ -162,7 +166,9 @@ class Receiver:
             if len(body) > self._max_body_bytes:
                 raise PayloadTooLargeError(len(body), self._max_body_bytes, is_reply=True)
             frame = decode_reply(body, self._codec)
-            return decode_error(frame) if frame.err or frame.code else frame.data or b""
+            if frame.err or frame.code:
+                return read_held(frame) or decode_error(frame)
+            return frame.data or b""
         except InvalidReplyError as error:
             self._foreign.note(pending, body, error)
             return None
@@ -216,6 +222,7 @@ class Receiver:
         self._engine.state.down(error, fatal=fatal)
         if fatal:
             self._engine.answers.unsent.close()
+            self._engine.answers.held.close()
         message = f"the link was lost while the request was in flight: {error}"
         self._engine.pending.fail_sent(ConnectionLostError, message)
 

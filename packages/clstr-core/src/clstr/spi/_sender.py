@@ -16,12 +16,17 @@ from clstr._limits import check_seconds
 from clstr._wire import PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
+    ConnectionLostError,
     DrainingError,
     EnvelopeExpiredError,
+    InvalidReplyError,
     NotOwnerError,
     RequestTimeoutError,
+    TransportClosedError,
     TransportUnavailableError,
 )
+from clstr.spi._answer_window import MIN_ROOM, AnswerWindow, Held
+from clstr.spi._held_answers import ANSWER_TYPE
 from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import AskAgain, Pending
 
@@ -69,6 +74,7 @@ class Sender:
         self._codec = codec
         self._ids = CallIds()  # its own: a forked process must not draw the same ones
         self._payload_limit = payload_limit
+        self._window = AnswerWindow(engine.limits.max_inflight_bytes)
 
     async def exchange(self, envelope: Envelope, timeout: float, *, oneway: bool) -> bytes:
         """
@@ -88,16 +94,7 @@ class Sender:
         try:
             while True:
                 pending = self._pending.open(envelope.shard, len(envelope.data), call.deadline, timeout)
-                try:
-                    if not self._engine.state.is_up:
-                        now = await self._wait_up(call)
-                    try:
-                        self._send(call, pending, now)
-                    except TransportUnavailableError as no_way:
-                        await self._send_later(call, pending, no_way)
-                    outcome = await pending.outcome
-                finally:
-                    self._pending.close(pending)
+                outcome = await self._attempt(call, pending, now)
                 if isinstance(outcome, bytes):
                     return outcome
                 error, pause = self._read(outcome, call, pending)
@@ -115,6 +112,29 @@ class Sender:
                 if call.own is not None:
                     inside.end_call(call.own)
                 inside.reclaim()
+
+    async def _attempt(self, call: _Call, pending: Pending, now: float) -> bytes | ClstrError | AskAgain:
+        """Send the message, wait for its outcome, and close its entry."""
+        message_type = call.envelope.type
+        if not call.oneway:
+            pending.room = self._window.reserve(message_type)
+        try:
+            if not self._engine.state.is_up:
+                now = await self._wait_up(call)
+            try:
+                self._send(call, pending, now)
+            except TransportUnavailableError as no_way:
+                await self._send_later(call, pending, no_way)
+            outcome = await pending.outcome
+            if isinstance(outcome, Held):
+                return await self._fetch(outcome, call, pending)
+            if isinstance(outcome, bytes) and (pending.room > MIN_ROOM or len(outcome) > MIN_ROOM):
+                self._window.learn(message_type, len(outcome))
+            return outcome
+        finally:
+            self._pending.close(pending)
+            if pending.room > MIN_ROOM:
+                self._window.release(pending.room)
 
     def _new_call(
         self, envelope: Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
@@ -176,6 +196,7 @@ class Sender:
             call.oneway,
             call.depth,
             call.chain,
+            pending.room,
         )
         body = self._codec.encode(frame)
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
@@ -190,6 +211,44 @@ class Sender:
             raise
         if pending.route is None:
             pending.route = route
+
+    async def _fetch(self, held: Held, call: _Call, pending: Pending) -> bytes | ClstrError:
+        """Ask for an answer that its node holds, when there is room for it: the handler has run, whatever happens."""
+        self._window.learn(call.envelope.type, held.size)
+        self._window.release(pending.room)
+        pending.room = 0
+        envelope = Envelope(shard=held.at, type=ANSWER_TYPE, data=held.ticket.encode())
+        fetch = _Call(envelope, call.timeout, call.deadline, math.inf, False, call.depth, [])
+        try:
+            async with self._window.turn(held.size, call.deadline):
+                return await self._fetch_now(fetch, pending)
+        except (TimeoutError, RequestTimeoutError):
+            return RequestTimeoutError(call.envelope.shard, call.timeout)
+        except TransportClosedError as closed:
+            closed.maybe_executed = True
+            return closed
+        except ClstrError as error:
+            text = f"the handler has run, but its answer cannot be fetched from the node that holds it: {error}"
+            return ConnectionLostError(text, maybe_executed=True)
+
+    async def _fetch_now(self, fetch: _Call, pending: Pending) -> bytes:
+        while True:
+            self._pending.renew(pending, fetch.deadline)
+            if not self._engine.state.is_up:
+                await self._wait_up(fetch)
+            try:
+                self._send(fetch, pending, self._clock())
+            except TransportUnavailableError as no_way:
+                await self._send_later(fetch, pending, no_way)
+            outcome = await pending.outcome
+            if isinstance(outcome, bytes):
+                return outcome
+            if isinstance(outcome, Held):
+                raise InvalidReplyError("a node answers a request for a held answer with another one")
+            error, pause = self._read(outcome, fetch, pending)
+            if pause is None or self._clock() + pause >= fetch.deadline:
+                raise error
+            await asyncio.sleep(pause)
 
     def _read(self, outcome: ClstrError | AskAgain, call: _Call, pending: Pending) -> tuple[ClstrError, float | None]:
         """Return the error, and the seconds after which the message may be sent again, or ``None`` if it may not be."""
