@@ -30,15 +30,15 @@ class _Held:
     def __init__(
         self, owner: HeldAnswers, to: object, body: bytes, *, size: int, codec: Codec, destination: Hashable
     ) -> None:
-        self.owner = owner
-        self.to = to
-        self.body = body
-        self.size = size
-        self.codec = codec
-        self.destination = destination
-        self.ticket = secrets.token_hex(TICKET_BYTES)
-        self.deadline = 0.0
-        self.tick = 0
+        self.owner: HeldAnswers = owner
+        self.to: object = to
+        self.body: bytes = body
+        self.size: int = size
+        self.codec: Codec = codec
+        self.destination: Hashable = destination
+        self.ticket: str = secrets.token_hex(TICKET_BYTES)
+        self.deadline: float = 0.0
+        self.tick: int = 0
 
     def expire(self) -> None:
         """Its deadline is over: nobody asks for it any more."""
