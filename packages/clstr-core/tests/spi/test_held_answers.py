@@ -29,7 +29,7 @@ async def large(_: Envelope) -> bytes:
 
 
 def window_of(engine: Engine) -> AnswerWindow:
-    return engine._sender._window
+    return engine.pending.window
 
 
 def notice(link: FakeLink, index: int = -1) -> tuple[int, str]:

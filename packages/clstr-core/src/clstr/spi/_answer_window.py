@@ -54,6 +54,7 @@ class AnswerWindow:
 
     Attributes:
         used_bytes: What requests and held answers have of it.
+        small: The types whose answers need no more than ``MIN_ROOM``.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -62,6 +63,7 @@ class AnswerWindow:
         self._reserved = 0
         self._pulled = 0
         self._waiting: dict[asyncio.Future[None], int] = {}
+        self.small: set[str] = set()
 
     @property
     def used_bytes(self) -> int:
@@ -90,8 +92,13 @@ class AnswerWindow:
         """Remember that an answer had ``size`` data bytes; larger ones before it are forgotten step by step."""
         known = self._sizes.get(message_type, 0)
         if not known and len(self._sizes) >= MAX_TYPES:
-            del self._sizes[next(iter(self._sizes))]
-        self._sizes[message_type] = max(size, known - known // 8, 1)
+            del self._sizes[oldest := next(iter(self._sizes))]
+            self.small.discard(oldest)
+        self._sizes[message_type] = room = max(size, known - known // 8, 1)
+        if room <= MIN_ROOM:
+            self.small.add(message_type)
+        else:
+            self.small.discard(message_type)
 
     @asynccontextmanager
     async def turn(self, size: int, deadline: float) -> AsyncIterator[None]:

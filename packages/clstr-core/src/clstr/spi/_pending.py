@@ -12,7 +12,7 @@ import msgspec
 
 from clstr._limits import Limits
 from clstr.errors import ClstrError, OverloadedError, RequestTimeoutError
-from clstr.spi._answer_window import Held
+from clstr.spi._answer_window import MIN_ROOM, AnswerWindow, Held
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._link import Route
 from clstr.spi._stats import Stats
@@ -56,6 +56,7 @@ class Pending(msgspec.Struct, eq=False):
         route: Where it went, once it was sent.
         foreign: What is known of something that is no node and answered all the same.
         room: The data bytes that its answer may have; 0 is any number.
+        message_type: Its message's; ``None`` if it is a notify.
     """
 
     token: int
@@ -68,6 +69,7 @@ class Pending(msgspec.Struct, eq=False):
     was_sent: bool = False
     foreign: str = ""
     room: int = 0
+    message_type: str | None = None
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: its outcome is no text for logs
@@ -91,7 +93,12 @@ class Pending(msgspec.Struct, eq=False):
 
 
 class PendingReplies:
-    """The table of requests in flight, by token."""
+    """
+    The table of requests in flight, by token.
+
+    Attributes:
+        window: What their answers share.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, deadlines: Deadlines, stats: Stats) -> None:
         self._loop = loop
@@ -101,6 +108,7 @@ class PendingReplies:
         self._by_token: dict[int, Pending] = {}
         self._bytes = 0
         self._tokens = random_tokens()
+        self.window: AnswerWindow = AnswerWindow(limits.max_inflight_bytes)
 
     def __len__(self) -> int:
         return len(self._by_token)
@@ -110,7 +118,7 @@ class PendingReplies:
         """The data bytes that wait for a reply."""
         return self._bytes
 
-    def open(self, shard: int, size: int, deadline: float, timeout: float) -> Pending:
+    def open(self, shard: int, size: int, deadline: float, timeout: float, message_type: str | None = None) -> Pending:
         """
         Enter a request of ``size`` data bytes; each needs its `close`.
 
@@ -123,6 +131,10 @@ class PendingReplies:
             raise OverloadedError("max_inflight_bytes", self._limits.max_inflight_bytes)
         pending = Pending(next(self._tokens), self._loop.create_future(), shard, size, timeout)
         pending.tick = self._deadlines.add(deadline, pending)
+        if message_type is not None:
+            pending.message_type = message_type
+            # Most types have small answers, which take nothing of the window: no call for them.
+            pending.room = MIN_ROOM if message_type in self.window.small else self.window.reserve(message_type)
         self._by_token[pending.token] = pending
         self._bytes += size
         return pending
@@ -131,6 +143,8 @@ class PendingReplies:
         """Forget a request, however it ended."""
         del self._by_token[pending.token]
         self._bytes -= pending.size
+        if pending.room > MIN_ROOM:
+            self.window.release(pending.room)
         self._deadlines.discard(pending.tick, pending)
 
     def renew(self, pending: Pending, deadline: float) -> None:

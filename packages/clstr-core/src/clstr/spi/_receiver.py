@@ -31,7 +31,7 @@ from clstr.errors import (
     NotOwnerError,
     PayloadTooLargeError,
 )
-from clstr.spi._answer_window import read_held
+from clstr.spi._answer_window import MIN_ROOM, read_held
 from clstr.spi._delivery import Delivery
 from clstr.spi._foreign import ForeignReplies
 from clstr.spi._link import Route
@@ -158,6 +158,8 @@ class Receiver:
             return
         outcome = self._read_reply(pending, body)
         if outcome is not None:
+            if isinstance(outcome, bytes) and pending.room and max(pending.room, len(outcome)) > MIN_ROOM:
+                self._engine.pending.window.learn(pending.message_type or "", len(outcome))
             pending.resolve(outcome)
 
     def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:

@@ -25,7 +25,7 @@ from clstr.errors import (
     TransportClosedError,
     TransportUnavailableError,
 )
-from clstr.spi._answer_window import MIN_ROOM, AnswerWindow, Held
+from clstr.spi._answer_window import Held
 from clstr.spi._held_answers import ANSWER_TYPE
 from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import AskAgain, Pending
@@ -74,7 +74,7 @@ class Sender:
         self._codec = codec
         self._ids = CallIds()  # its own: a forked process must not draw the same ones
         self._payload_limit = payload_limit
-        self._window = AnswerWindow(engine.limits.max_inflight_bytes)
+        self._window = engine.pending.window
 
     async def exchange(self, envelope: Envelope, timeout: float, *, oneway: bool) -> bytes:
         """
@@ -88,13 +88,23 @@ class Sender:
         now = self._clock()
         call = self._new_call(envelope, check_seconds("timeout", timeout), now, inside, oneway=oneway)
         if inside is not None:
-            inside.lend()  # the slot of the handler, meanwhile (T6)
-            if call.own is not None:
-                inside.begin_call(call.own, envelope)
+            _leave(inside, call)
         try:
             while True:
-                pending = self._pending.open(envelope.shard, len(envelope.data), call.deadline, timeout)
-                outcome = await self._attempt(call, pending, now)
+                asked = None if oneway else envelope.type
+                pending = self._pending.open(envelope.shard, len(envelope.data), call.deadline, timeout, asked)
+                try:
+                    if not self._engine.state.is_up:
+                        now = await self._wait_up(call)
+                    try:
+                        self._send(call, pending, now)
+                    except TransportUnavailableError as no_way:
+                        await self._send_later(call, pending, no_way)
+                    outcome = await pending.outcome
+                    if isinstance(outcome, Held):
+                        outcome = await self._fetch(outcome, call, pending)
+                finally:
+                    self._pending.close(pending)
                 if isinstance(outcome, bytes):
                     return outcome
                 error, pause = self._read(outcome, call, pending)
@@ -109,32 +119,7 @@ class Sender:
                 now = self._clock()
         finally:
             if inside is not None:
-                if call.own is not None:
-                    inside.end_call(call.own)
-                inside.reclaim()
-
-    async def _attempt(self, call: _Call, pending: Pending, now: float) -> bytes | ClstrError | AskAgain:
-        """Send the message, wait for its outcome, and close its entry."""
-        message_type = call.envelope.type
-        if not call.oneway:
-            pending.room = self._window.reserve(message_type)
-        try:
-            if not self._engine.state.is_up:
-                now = await self._wait_up(call)
-            try:
-                self._send(call, pending, now)
-            except TransportUnavailableError as no_way:
-                await self._send_later(call, pending, no_way)
-            outcome = await pending.outcome
-            if isinstance(outcome, Held):
-                return await self._fetch(outcome, call, pending)
-            if isinstance(outcome, bytes) and (pending.room > MIN_ROOM or len(outcome) > MIN_ROOM):
-                self._window.learn(message_type, len(outcome))
-            return outcome
-        finally:
-            self._pending.close(pending)
-            if pending.room > MIN_ROOM:
-                self._window.release(pending.room)
+                _come_back(inside, call)
 
     def _new_call(
         self, envelope: Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
@@ -274,3 +259,17 @@ class Sender:
         until = call.expires if call.oneway else min(call.expires, call.deadline)
         # At least 1: 0 would be no TTL at all.
         return 0 if until == math.inf else max(1, int((until - now) * 1000))
+
+
+def _leave(inside: Current, call: _Call) -> None:
+    """Lend the slot of the handler that awaits ``call`` to others, meanwhile (T6)."""
+    inside.lend()
+    if call.own is not None:
+        inside.begin_call(call.own, call.envelope)
+
+
+def _come_back(inside: Current, call: _Call) -> None:
+    """Undo `_leave`."""
+    if call.own is not None:
+        inside.end_call(call.own)
+    inside.reclaim()
