@@ -51,4 +51,4 @@ def replayable(chance: random.Random) -> Iterator[None]:
 
 
 def _number(delivery: Delivery) -> int:
-    return int(delivery.envelope.type.strip("#;"))
+    return int(delivery.envelope.type.strip("#;") or -1)  # empty: it has ended, and is in no set any more
