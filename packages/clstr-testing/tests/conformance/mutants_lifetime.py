@@ -16,6 +16,7 @@ from clstr.spi import Buffer, Engine, Route
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher, Selector
+from clstr.spi._held_answers import FIRST_PRIVATE_SHARD
 from clstr.spi._link_state import LinkState
 from clstr.spi._pending import AskAgain, Outcome, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
@@ -413,5 +414,5 @@ class MovingLoses(Receiver):
     """What arrives for a shard that has been let go of vanishes."""
 
     def _receive(self, shard: int, body: Buffer, to: object) -> None:
-        if self._engine.holders.pick(shard) is not None:
+        if shard >= FIRST_PRIVATE_SHARD or self._engine.holders.pick(shard) is not None:
             super()._receive(shard, body, to)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any, cast
 
 import clstr
@@ -12,7 +13,7 @@ from clstr.spi import Buffer, Route
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
 from clstr.spi._payload_limit import PayloadLimit
-from clstr.spi._pending import AskAgain, Outcome, Pending, PendingReplies
+from clstr.spi._pending import AskAgain, Outcome, Pending, PendingReplies, random_tokens
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender, _Call
 from conformance.broken import breaks
@@ -63,10 +64,10 @@ class CancelledBytesLeak(PendingReplies):
 class TokensAreUsedAgain(PendingReplies):
     """The reply to a cancelled request reaches the next that has its number."""
 
-    def open(self, shard: int, size: int, deadline: float, timeout: float) -> Pending:
+    def open(self, shard: int, size: int, deadline: float, timeout: float, message_type: str | None = None) -> Pending:
         free = next(token for token in range(10_000) if token not in self._by_token)
-        self._tokens = iter([free])
-        return super().open(shard, size, deadline, timeout)
+        self._tokens = itertools.chain([free], random_tokens())  # those for answers that are fetched
+        return super().open(shard, size, deadline, timeout, message_type)
 
 
 @breaks("T10.1")

@@ -80,8 +80,8 @@ class LargestIsTooLarge(Engine):
 class InflightBytesUnbounded(PendingReplies):
     """Any number of bytes waits for replies."""
 
-    def open(self, shard: int, size: int, deadline: float, timeout: float) -> Pending:
-        return super().open(shard, 0, deadline, timeout)
+    def open(self, shard: int, size: int, deadline: float, timeout: float, message_type: str | None = None) -> Pending:
+        return super().open(shard, 0, deadline, timeout, message_type)
 
 
 @breaks("T1.4", "T9.2")
