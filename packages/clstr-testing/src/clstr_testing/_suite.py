@@ -8,13 +8,24 @@ from typing import Any, ClassVar
 import pytest
 
 from clstr_testing._check import Check, checks_of
+from clstr_testing._deadline_checks import DeadlineChecks
 from clstr_testing._lifetime_checks import LifetimeChecks
+from clstr_testing._message_checks import MessageChecks
 from clstr_testing._outcome_checks import OutcomeChecks
-from clstr_testing._routing_checks import RoutingChecks
+from clstr_testing._ownership_checks import OwnershipChecks
+from clstr_testing._release_checks import ReleaseChecks
 from clstr_testing._running_checks import RunningChecks
 
 
-class TransportSuite(RoutingChecks, RunningChecks, OutcomeChecks, LifetimeChecks):
+class TransportSuite(
+    MessageChecks,
+    OwnershipChecks,
+    ReleaseChecks,
+    RunningChecks,
+    DeadlineChecks,
+    OutcomeChecks,
+    LifetimeChecks,
+):
     """
     The transport contract as checks. Subclass it in a test file; every check must pass.
 

@@ -24,7 +24,7 @@ from clstr.spi._sender import Sender, _Call
 from clstr.spi._subscriptions import EngineSubscription
 from conformance.broken import breaks
 from conformance.loopback import LoopbackLink
-from conformance.mutants_routing import is_release
+from conformance.mutants_release import is_release
 
 
 @breaks("T13.1")

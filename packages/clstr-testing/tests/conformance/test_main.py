@@ -37,7 +37,7 @@ def test_a_transport_that_breaks_it_exits_with_1(capsys: pytest.CaptureFixture[s
     assert any(line.endswith(" checks passed, 1 failed, 6 not checked") for line in lines)
     assert lines[-1].startswith("  ")
     [reason] = [line for line in lines if line.startswith("  failed: ")]
-    assert reason.startswith("  failed: test_none_becomes_empty_bytes: AssertionError (_routing_checks.py:")
+    assert reason.startswith("  failed: test_none_becomes_empty_bytes: AssertionError (_message_checks.py:")
 
 
 def test_a_url_is_required(capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from importlib import import_module
+from pathlib import Path
 
 import pytest
 
 import clstr
 from clstr_testing import CONTRACT, Check, Result, VirtualTimeLoop, run_suite, sentences
-from conformance import mutants_lifetime, mutants_outcome, mutants_routing, mutants_running
 from conformance.broken import Mutant, mutants_of
 from conformance.loopback import Hub, LoopbackSuite
 
-MODULES = mutants_routing, mutants_running, mutants_outcome, mutants_lifetime
+MODULES = [import_module(f"conformance.{path.stem}") for path in sorted(Path(__file__).parent.glob("mutants_*.py"))]
 MUTANTS = [mutant for module in MODULES for mutant in mutants_of(module)]
 
 each_mutant = pytest.mark.parametrize("mutant", [pytest.param(mutant, id=mutant.name) for mutant in MUTANTS])

@@ -70,7 +70,7 @@ def test_the_reason_is_the_first_line_of_the_error_and_its_place() -> None:
 
     [failed] = run_suite(TwoLines, only=SMALL)
     assert failed.status == "failed"
-    assert failed.reason.startswith("ConnectionError (_routing_checks.py:")
+    assert failed.reason.startswith("ConnectionError (_message_checks.py:")
     assert failed.reason.endswith("): nobody is there")
 
 
@@ -79,13 +79,13 @@ def test_an_error_without_a_message_has_no_colon() -> None:
         error = LookupError()
 
     [failed] = run_suite(Suite, only=SMALL)
-    assert failed.reason.startswith("LookupError (_routing_checks.py:")
+    assert failed.reason.startswith("LookupError (_message_checks.py:")
     assert failed.reason.endswith(")")
 
 
 def test_the_reason_of_a_check_that_is_stuck_says_where_it_waited() -> None:
     [failed] = run_suite(Silent, only=SMALL, loop_factory=VirtualTimeLoop)
-    assert failed.reason.startswith("stuck until its guard's time was over (_routing_checks.py:")
+    assert failed.reason.startswith("stuck until its guard's time was over (_message_checks.py:")
     assert failed.reason.endswith('): assert await client.request(envelope(data=b"x"), timeout=FAR) == b""')
 
 
@@ -97,7 +97,7 @@ def test_a_failed_assertion_is_quoted() -> None:
             return transport
 
     [failed] = run_suite(Suite, only=SMALL)
-    assert failed.reason.startswith("AssertionError (_routing_checks.py:")
+    assert failed.reason.startswith("AssertionError (_message_checks.py:")
     assert "== 7" in failed.reason
 
 
