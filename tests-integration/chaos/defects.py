@@ -32,8 +32,8 @@ def resends() -> Patch:
 
     begin = PendingReplies.open
 
-    def impatient(self: PendingReplies, shard: int, size: int, deadline: float, timeout: float) -> Pending:
-        return begin(self, shard, size, min(deadline, self._loop.time() + 0.2), timeout)
+    def impatient(self: PendingReplies, shard: int, size: int, deadline: float, *arguments: Any) -> Pending:
+        return begin(self, shard, size, min(deadline, self._loop.time() + 0.2), *arguments)
 
     return _both(mock.patch.object(Sender, "_read", again), mock.patch.object(PendingReplies, "open", impatient))
 
