@@ -8,10 +8,15 @@ from typing import Any, ClassVar
 import pytest
 
 from clstr_testing._check import Check, checks_of
+from clstr_testing._closing_checks import ClosingChecks
 from clstr_testing._deadline_checks import DeadlineChecks
-from clstr_testing._lifetime_checks import LifetimeChecks
+from clstr_testing._ending_checks import EndingChecks
+from clstr_testing._error_checks import ErrorChecks
+from clstr_testing._garbage_checks import GarbageChecks
 from clstr_testing._message_checks import MessageChecks
-from clstr_testing._outcome_checks import OutcomeChecks
+from clstr_testing._notify_checks import NotifyChecks
+from clstr_testing._once_checks import OnceChecks
+from clstr_testing._outage_checks import OutageChecks
 from clstr_testing._ownership_checks import OwnershipChecks
 from clstr_testing._release_checks import ReleaseChecks
 from clstr_testing._running_checks import RunningChecks
@@ -23,8 +28,13 @@ class TransportSuite(
     ReleaseChecks,
     RunningChecks,
     DeadlineChecks,
-    OutcomeChecks,
-    LifetimeChecks,
+    EndingChecks,
+    ErrorChecks,
+    NotifyChecks,
+    OutageChecks,
+    ClosingChecks,
+    GarbageChecks,
+    OnceChecks,
 ):
     """
     The transport contract as checks. Subclass it in a test file; every check must pass.

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from clstr.abc import Transport
 from clstr.plugins import ConnectOptions, TransportSpec, TransportURL, hookimpl
-from conformance import mutants_message, mutants_outcome
+from conformance import mutants_message
 from conformance.broken import Mutant, mutants_of
 from conformance.loopback import Hub
 
@@ -29,7 +29,7 @@ class NamedHubs:
 
 
 async def open_loopback(url: TransportURL, options: ConnectOptions) -> Transport:
-    mutants = [HEALTHY, *mutants_of(mutants_message), *mutants_of(mutants_outcome)]
+    mutants = [HEALTHY, *mutants_of(mutants_message)]
     [mutant] = [mutant for mutant in mutants if mutant.name == options.extra.get("fault", "")]
     return await mutant.new_engine(NamedHubs.get(url.name), options.limits).open()
 

@@ -12,7 +12,7 @@ import clstr
 from clstr_testing import Bench, Check, VirtualTimeLoop
 from clstr_testing._check import checks_of, proves
 from conformance.loopback import LoopbackSuite
-from conformance.mutants_lifetime import CloseHangs
+from conformance.mutants_closing import CloseHangs
 
 
 def run(method: Callable[[Bench], Awaitable[None]], bench: Bench) -> None:
