@@ -1,8 +1,7 @@
 """
 Payloads: typed values to JSON bytes and back.
 
-msgspec knows its structs, dataclasses, attrs classes and the built-in types. pydantic models are recognised by their
-methods, so that pydantic is never imported here; they are written by alias, as they are read.
+msgspec knows its structs, dataclasses, attrs classes and the built-in types; pydantic models know themselves.
 """
 
 from __future__ import annotations
@@ -14,8 +13,10 @@ from typing import Any, TypeVar, overload
 
 import msgspec
 
+from clstr._finite import check_finite
 from clstr._message import MAX_TYPES, type_name
-from clstr._unchecked import check_is_checked
+from clstr._pydantic import dump, is_model, lost_in_model, tree
+from clstr._round_trip import check_is_decodable, check_nothing_is_lost, in_field, may_hold_floats
 from clstr.errors import InvalidEnvelopeError, InvalidReplyError
 
 T = TypeVar("T")
@@ -36,8 +37,9 @@ def encode(message: object) -> bytes:
         message: A msgspec struct, dataclass, attrs object or pydantic model, or a value that msgspec encodes.
 
     Raises:
-        TypeError: It, or something in it, has no encoding.
-        ValueError: It is nested too deeply or within itself, or holds text that has no UTF-8.
+        TypeError: It, or something in it, has no encoding, or a field that would not come back as it went.
+        ValueError: It is nested too deeply or within itself, or holds text that has no UTF-8, or a float that JSON has
+            no number for.
     """
     cls: Any = type(message)
     try:
@@ -100,18 +102,11 @@ def check_reply_type(type_: Any) -> None:
     _decoder(type_)
 
 
-def _is_pydantic(cls: Any) -> bool:
-    return hasattr(cls, "model_validate_json") and hasattr(cls, "model_dump_json")
-
-
-def _dump(model: Any) -> bytes:
-    text: str = model.model_dump_json(by_alias=True)
-    return text.encode()
-
-
 def _enc_hook(value: Any) -> Any:
-    if _is_pydantic(type(value)):
-        return msgspec.Raw(_dump(value))
+    cls: Any = type(value)
+    if is_model(cls):
+        _check_model(cls)
+        return msgspec.Raw(dump(value))
     if isinstance(value, type):
         raise TypeError(f"{value.__qualname__} is a class: send an instance of it")
     raise TypeError(
@@ -121,9 +116,7 @@ def _enc_hook(value: Any) -> Any:
 
 
 def _dec_hook(type_: Any, value: Any) -> Any:
-    """Decode what msgspec does not know. Its errors become msgspec's, with the path to the value."""
-    if not _is_pydantic(type_):
-        raise TypeError(f"{type_name(type_)} has no decoding")
+    """Decode a model, the only type that msgspec does not know. Its errors become msgspec's, with the path."""
     try:
         # By way of JSON: models with strict fields take a date from JSON's text, but not from Python's.
         return type_.model_validate_json(_encoder.encode(value))
@@ -135,28 +128,58 @@ def _dec_hook(type_: Any, value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_enc_hook)
 
 
+def _encode_floats(message: object) -> bytes:
+    data = _encoder.encode(message)
+    if b"null" in data:
+        check_finite(msgspec.to_builtins(message, str_keys=True, enc_hook=tree), data, type_name(type(message)))
+    return data
+
+
+def _encode_model(model: Any) -> bytes:
+    data = dump(model)
+    if b"null" in data:
+        check_finite(tree(model), data, type_name(type(model)))
+    return data
+
+
 @functools.lru_cache(maxsize=MAX_TYPES)
 def _writer(cls: Any) -> Callable[[Any], bytes]:
-    return _dump if _is_pydantic(cls) else _encoder.encode
+    """Return what encodes instances of ``cls``, whose fields are looked at here, once."""
+    if is_model(cls):
+        _check_model(cls)
+        return _encode_model
+    try:
+        info = msgspec.inspect.type_info(cls)
+    except Exception:  # noqa: BLE001 -- annotations are programs; what need not be decoded here need not make sense here
+        return _encode_floats
+    check_nothing_is_lost(info, type_name(cls))
+    return _encode_floats if may_hold_floats(info) else _encoder.encode
+
+
+@functools.lru_cache(maxsize=MAX_TYPES)
+def _check_model(cls: Any) -> None:
+    """Raise `TypeError` if a field of ``cls``, a class of pydantic models, would not come back as it went."""
+    for path, reason in lost_in_model(cls):
+        raise TypeError(f"{in_field(path, type_name(cls))} {reason}")
 
 
 @functools.lru_cache(maxsize=MAX_TYPES)
 def _decoder(type_: Any) -> Decoder:
-    if _is_pydantic(type_):
-        return type_.model_validate_json  # type: ignore[no-any-return]  # looked up by its name
+    name = type_name(type_)
     try:
+        if is_model(type_):
+            _check_model(type_)
+            return type_.model_validate_json  # type: ignore[no-any-return]  # looked up by its name
         decoder = msgspec.json.Decoder(type_, dec_hook=_dec_hook)
+        info = msgspec.inspect.type_info(type_)
+        check_nothing_is_lost(info, name)
     except NameError as error:
+        reason = str(error).partition("\n")[0]  # pydantic adds an address
         raise TypeError(
-            f"a field of {type_name(type_)} has a type that cannot be resolved ({error}): define that type at the top "
-            "of its module, since names in quotes, or under `from __future__ import annotations`, are looked up there"
+            f"a field of {name} has a type that cannot be resolved ({reason}): define that type at the top of its "
+            "module, since names in quotes, or under `from __future__ import annotations`, are looked up there"
         ) from error
-    if isinstance(msgspec.inspect.type_info(type_), msgspec.inspect.CustomType):
-        raise TypeError(
-            f"{type_name(type_)} has no decoding: use a msgspec struct, dataclass, attrs class, pydantic model or "
-            "built-in type, or bytes for the reply as it is"
-        )
-    check_is_checked(type_, type_name(type_))
+    check_is_decodable(info, name)
     return decoder.decode
 
 
