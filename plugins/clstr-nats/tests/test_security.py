@@ -367,6 +367,24 @@ async def test_a_credentials_file(connect: Connect, operator: Operator) -> None:
                 await transport.request(GET)
 
 
+async def test_a_secret_s_file_that_everybody_can_read_is_warned_of(
+    connect: Connect, operator: Operator, seed: tuple[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    operator.write()
+    (tmp_path / "seed").write_text(seed[0])
+    for path in (operator.path, tmp_path / "seed"):
+        path.chmod(0o604)
+    async with nats_server(config=operator.config) as server:
+        await connect(server.port, creds=str(operator.path))
+    async with nats_server(config=f"authorization {{ users: [{{ nkey: {seed[1]} }}] }}") as server:
+        await connect(server.port, nkey=str(tmp_path / "seed"))
+    warnings = [record.getMessage() for record in caplog.records if "every user of this machine" in record.getMessage()]
+    assert [warning.partition(" can be")[0] for warning in warnings] == [
+        f"the credentials in {operator.path}",
+        f"the nkey in {tmp_path}/seed",
+    ]
+
+
 async def test_a_credentials_file_is_read_again_when_its_user_has_expired(
     connect: Connect, operator: Operator, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -451,6 +469,18 @@ async def test_a_client_s_certificate_can_be_asked_for(connect: Connect, authori
             await transport.request(GET)
         with pytest.raises(TransportUnavailableError):
             await connect(server.port, scheme="nats+tls", query=f"?tls_ca={tmp_path}/ca.pem")
+
+
+async def test_a_tls_key_that_everybody_can_read_is_warned_of(
+    connect: Connect, tls_server: Server, authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The key is in the certificate's file here."""
+    authority.issue_cert("client").private_key_and_cert_chain_pem.write_to_path(tmp_path / "client.pem")
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    (tmp_path / "client.pem").chmod(0o644)
+    query = f"?tls_ca={tmp_path}/ca.pem&tls_cert={tmp_path}/client.pem"
+    await connect(tls_server.port, scheme="nats+tls", query=query)
+    assert f"the TLS key in {tmp_path}/client.pem can be read" in caplog.text
 
 
 async def test_tls_from_the_first_byte(connect: Connect, authority: trustme.CA, tmp_path: Path) -> None:

@@ -248,6 +248,15 @@ async def test_a_client_s_certificate_can_be_asked_for(tls_server: Server, conne
         await connect(tls_server.port, scheme="rediss", query=f"?tls_ca={tmp_path}/ca.pem")
 
 
+async def test_a_tls_key_that_everybody_can_read_is_warned_of(
+    tls_server: Server, connect: Connect, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "client.pem").chmod(0o644)
+    query = f"?tls_ca={tmp_path}/ca.pem&tls_cert={tmp_path}/client.pem&tls_key={tmp_path}/client.pem"
+    await connect(tls_server.port, scheme="rediss", query=query)
+    assert f"the TLS key in {tmp_path}/client.pem can be read" in caplog.text
+
+
 async def test_a_server_without_tls_gets_no_secret(fake_server: object, connect: Connect) -> None:
     port: int = getattr(fake_server, "port")  # noqa: B009 -- its type is the conftest's own
     with pytest.raises(TransportUnavailableError):

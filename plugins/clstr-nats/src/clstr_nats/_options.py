@@ -99,6 +99,13 @@ class Options:
             **{name: _checked(name, extra[name]) for name in names if name in extra},
         )
 
+    def secret_files(self) -> list[tuple[str, str]]:
+        """Return the files with secrets: what each is, and its path."""
+        key = self.tls_files.get("tls_key") or self.tls_files.get("tls_cert")  # a certificate's file may hold the key
+        found = [("the TLS key", key), ("the credentials", self.credentials.get("user_credentials"))]
+        found.append(("the nkey", self.credentials.get("nkeys_seed")))
+        return [(what, path) for what, path in found if path is not None]
+
     def new_tls(self) -> ssl.SSLContext | None:
         """
         Return the context for the next connection: files are read anew, since they may have been renewed.

@@ -13,12 +13,14 @@ CAPABILITIES = frozenset({"clstr-go", "encryption", "hosts", "processes"})
 
 async def open_nats(url: TransportURL, options: ConnectOptions) -> Transport:
     """Connect to the servers that ``url`` names."""
-    from clstr.spi import Engine  # noqa: PLC0415 -- drivers are imported by who connects, not by who looks for plugins
+    from clstr.spi import Engine, warn_of_exposed_file  # noqa: PLC0415 -- drivers are imported by who connects, not by who looks for plugins
     from clstr_nats._dialer import Dialer  # noqa: PLC0415 -- as above
     from clstr_nats._link import NatsLink  # noqa: PLC0415 -- as above
     from clstr_nats._subjects import Subjects  # noqa: PLC0415 -- as above
 
     chosen = Options.of(url, options.extra)
+    for what, path in chosen.secret_files():
+        warn_of_exposed_file(what, path, options.logger)
     dialer = Dialer(chosen, options.peer_id, options.connect_timeout, options.logger)
     subjects = Subjects(chosen.prefix, chosen.inbox_prefix)
     link = NatsLink(dialer, subjects, chosen.heartbeat, options.logger)

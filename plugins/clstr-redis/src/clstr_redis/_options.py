@@ -97,6 +97,11 @@ class Options:
             **{name: _checked(name, extra[name]) for name in names if name in extra},
         )
 
+    @property
+    def key_file(self) -> str:
+        """The file with the key of our own certificate, which may be the certificate's; empty if there is none."""
+        return self.tls.get("ssl_keyfile") or self.tls.get("ssl_certfile") or ""
+
 
 _TLS = {"tls_ca": "ssl_ca_certs", "tls_cert": "ssl_certfile", "tls_key": "ssl_keyfile"}
 

@@ -28,6 +28,7 @@ from clstr.spi._reconnector import Connection as Connection
 from clstr.spi._reconnector import Reconnector as Reconnector
 from clstr.spi._resolver import Address as Address
 from clstr.spi._resolver import Resolver as Resolver
+from clstr.spi._secret_files import warn_of_exposed_file as warn_of_exposed_file
 from clstr.spi._sockets import connect_tcp as connect_tcp
 from clstr.spi._sockets import connect_unix as connect_unix
 from clstr.spi._sockets import end_socket as end_socket
@@ -64,4 +65,5 @@ __all__ = [
     "read_credentials",
     "refuse",
     "unpack",
+    "warn_of_exposed_file",
 ]
