@@ -86,7 +86,7 @@ def test_there_are_transports_to_look_at() -> None:
 @pytest.mark.parametrize("scheme", INSTALLED)
 def test_a_transport_claims_what_the_matrix_says(scheme: str) -> None:
     """The page on choosing a transport has what ``python -m clstr transports`` prints."""
-    from clstr._registry import resolve  # noqa: PLC0415 -- private: no application asks for capabilities
+    from clstr._plugins.registry import resolve  # noqa: PLC0415 -- private: no application asks for capabilities
 
     rows = re.findall(r"^\| `([\w-]+)` \| (\w+) \| (\w+) \| (\w+) \| (\w+) \|$", CHOICE, re.MULTILINE)
     column = COLUMNS.index(scheme) + 1

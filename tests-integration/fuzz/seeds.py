@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from clstr._error_wire import encode_error
-from clstr._wire import CODECS
+from clstr._messages.error_wire import encode_error
+from clstr._messages.wire import CODECS
 from clstr.errors import OverloadedError
 from clstr.spi import pack
 from clstr_redis import _frames as redis_frames

@@ -19,12 +19,12 @@ from pathlib import Path
 
 import msgspec
 
-from clstr._error_wire import decode_error
-from clstr._payload import decode_reply as decode_reply_payload
-from clstr._payload import decode_request as decode_payload
-from clstr._payload import encode as encode_payload
-from clstr._url import TransportURL
-from clstr._wire import CODECS, RequestFrame, decode_reply, decode_request, sniff
+from clstr._messages.error_wire import decode_error
+from clstr._messages.payload import decode_reply as decode_reply_payload
+from clstr._messages.payload import decode_request as decode_payload
+from clstr._messages.payload import encode as encode_payload
+from clstr._messages.wire import CODECS, RequestFrame, decode_reply, decode_request, sniff
+from clstr._urls.url import TransportURL
 from clstr.abc import Subscription
 from clstr.errors import AuthenticationError, ClstrError, InvalidEnvelopeError, InvalidReplyError
 from clstr.spi import Buffer, Engine, Link, Route, Sink, pack, unpack

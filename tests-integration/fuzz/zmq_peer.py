@@ -14,7 +14,7 @@ from unittest import mock
 import zmq
 
 from clstr import Envelope
-from clstr._wire import CODECS
+from clstr._messages.wire import CODECS
 from clstr.spi import Engine, Limits, pack, unpack
 from clstr_testing import VirtualTimeLoop
 from clstr_zmq import _connection, _directory, _guests, _link, _outbox, _post

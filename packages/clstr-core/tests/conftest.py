@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clstr._context import Current, is_refusal_of, refuse, set_current
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.abc import CloseReport, Handler, ReleaseReport, Subscription, Transport
 from clstr.errors import EnvelopeExpiredError, HandlerError, NoShardSubscriberError
 

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 import pytest
 
 from clstr._context import Current, base_context, current, is_refusal_of, refuse, set_current
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.errors import ClstrError, KeyRequiredError, OverloadedError, TransportClosedError
 
 Handling = Callable[..., AbstractContextManager[Current]]

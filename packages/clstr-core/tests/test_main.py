@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from clstr import __main__
-from clstr._inventory import InstalledTransport
+from clstr._plugins.inventory import InstalledTransport
 
 SOURCE = """
 from clstr.plugins import TransportSpec, hookimpl

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from importlib import metadata
 
-from clstr._inventory import InstalledTransport, installed_transports
-from clstr._registry import KNOWN_DISTRIBUTIONS, Registry
+from clstr._plugins.inventory import InstalledTransport, installed_transports
+from clstr._plugins.registry import KNOWN_DISTRIBUTIONS, Registry
 from clstr.plugins import API_VERSION
 
 COLUMNS = ("scheme", "distribution", "version", "API", "capabilities")

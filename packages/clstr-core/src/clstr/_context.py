@@ -8,7 +8,7 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.errors import ClstrError, HandlerTimeoutError, NotOwnerError
 
 E = TypeVar("E", bound=ClstrError)
@@ -31,7 +31,7 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     Attributes:
         envelope: The message.
         depth: How many handlers deep its sender was; 0 for a message from outside.
-        chain: The calls that led here, oldest first, see `clstr._chain`; none of its own is among them.
+        chain: The calls that led here, oldest first, see `clstr._messages.call_chain`; none of its own is among them.
         name: What stands for it on the chain of its own requests, if that is more than its key.
         ended: Whether its handler has ended; tasks that it left behind no longer act for it.
         calls: Its own requests that await an answer now, as they stand on chains; ``None`` before the first.

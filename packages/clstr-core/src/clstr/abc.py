@@ -46,7 +46,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 
 Handler = Callable[[Envelope], Awaitable[bytes | None]]
 """Answers an envelope: the bytes of the reply, or ``None`` for an empty one."""

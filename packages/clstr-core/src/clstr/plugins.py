@@ -23,11 +23,11 @@ from dataclasses import dataclass, field
 import pluggy
 
 from clstr._limits import Limits as Limits
-from clstr._parameters import parse_bool as parse_bool
-from clstr._parameters import parse_codec as parse_codec
-from clstr._parameters import parse_file as parse_file
-from clstr._parameters import parse_seconds as parse_seconds
-from clstr._url import TransportURL as TransportURL
+from clstr._urls.parameters import parse_bool as parse_bool
+from clstr._urls.parameters import parse_codec as parse_codec
+from clstr._urls.parameters import parse_file as parse_file
+from clstr._urls.parameters import parse_seconds as parse_seconds
+from clstr._urls.url import TransportURL as TransportURL
 from clstr.abc import Transport
 
 API_VERSION: int = 1

@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from clstr._envelope import Envelope
-from clstr._error_wire import decode_error, encode_error
-from clstr._wire import MSGPACK, Codec, RequestFrame, decode_reply, decode_request, sniff
+from clstr._messages.envelope import Envelope
+from clstr._messages.error_wire import decode_error, encode_error
+from clstr._messages.wire import MSGPACK, Codec, RequestFrame, decode_reply, decode_request, sniff
 from clstr.abc import Handler
 from clstr.errors import ClstrError, NoShardSubscriberError
 from clstr.spi import Link, Route, Sink

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 
 import pytest
 
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.errors import EnvelopeExpiredError, OverloadedError
 from clstr.spi import _answer_budget
 from clstr.spi._answer_budget import OVERHEAD_BYTES, AnswerBudget

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from clstr import errors
 from clstr._context import current, refuse
-from clstr._envelope import Envelope
-from clstr._wire import CODECS, JSON, Codec
+from clstr._messages.envelope import Envelope
+from clstr._messages.wire import CODECS, JSON, Codec
 from clstr.errors import (
     ClstrError,
     DrainingError,

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from clstr.spi import Batcher
-from clstr.spi._batcher import MANY
+from clstr.spi._links.batcher import MANY
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""`clstr.spi._credentials`: who is asked, what may be answered, and what is said when it is something else."""
+"""`clstr.spi._links.credentials`: who is asked, what may be answered, and what is said when it is something else."""
 
 from __future__ import annotations
 

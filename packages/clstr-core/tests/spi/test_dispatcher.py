@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
+from clstr._actors.turns import Turns
 from clstr._context import base_context, current
-from clstr._envelope import Envelope
-from clstr._turns import Turns
+from clstr._messages.envelope import Envelope
 from clstr.errors import (
     ClstrError,
     DrainingError,

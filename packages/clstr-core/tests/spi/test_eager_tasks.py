@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.abc import CloseReport
 from clstr.errors import HandlerError, HandlerTimeoutError
 from clstr.spi import Route

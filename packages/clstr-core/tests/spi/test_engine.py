@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from clstr._context import current
-from clstr._envelope import Envelope
 from clstr._limits import Limits
+from clstr._messages.envelope import Envelope
 from clstr.abc import CloseReport, Transport
 from clstr.errors import (
     AuthenticationError,
@@ -27,9 +27,9 @@ from clstr.errors import (
     TransportClosedError,
     TransportUnavailableError,
 )
-from clstr.spi import _forks
 from clstr.spi._bounded import _unfinished
 from clstr.spi._engine import Engine
+from clstr.spi._links import forks as _forks
 from spi.fakes import (
     FakeLink,
     Hub,

@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from clstr._envelope import Envelope
-from clstr._wire import CODECS, JSON, MSGPACK, Codec, decode_reply
+from clstr._messages.envelope import Envelope
+from clstr._messages.wire import CODECS, JSON, MSGPACK, Codec, decode_reply
 from clstr.errors import (
     AccessDeniedError,
     ConnectionLostError,

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.spi._loop_lag import INTERVAL, QUIET_SECONDS, THRESHOLD, LoopLag
 from clstr.spi._stats import Stats
 from spi.fakes import OpenEngine, Stubborn, Worker, armed_timers, linked, message, ticks

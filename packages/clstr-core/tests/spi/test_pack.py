@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clstr.spi import pack, unpack
-from clstr.spi._pack import MAX_FRAMES
+from clstr.spi._links.pack import MAX_FRAMES
 
 FRAMES = st.lists(st.binary(min_size=1))
 

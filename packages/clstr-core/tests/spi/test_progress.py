@@ -1,4 +1,4 @@
-"""`clstr.spi._progress`: slow is not dead."""
+"""`clstr.spi._links.progress`: slow is not dead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`clstr.spi._race`: the first attempt that succeeds wins, and nothing is left of the others."""
+"""`clstr.spi._links.race`: the first attempt that succeeds wins, and nothing is left of the others."""
 
 from __future__ import annotations
 

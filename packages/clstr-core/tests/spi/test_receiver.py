@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clstr._envelope import Envelope
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_HEADER_BYTES, MAX_TTL_MS
-from clstr._wire import JSON, MSGPACK, Buffer, Codec
+from clstr._messages.envelope import Envelope
+from clstr._messages.wire import JSON, MSGPACK, Buffer, Codec
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,

@@ -1,4 +1,4 @@
-"""`clstr.spi._reconnector`: a link that is up, or being renewed, or known to be lost; never anything between."""
+"""`clstr.spi._links.reconnector`: a link that is up, or being renewed, or known to be lost; never anything between."""
 
 from __future__ import annotations
 

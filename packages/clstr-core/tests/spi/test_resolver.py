@@ -1,4 +1,4 @@
-"""`clstr.spi._resolver`: one thread per name, and nobody waits for another's."""
+"""`clstr.spi._links.resolver`: one thread per name, and nobody waits for another's."""
 
 from __future__ import annotations
 

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from clstr._chain import chain_name
 from clstr._context import current
-from clstr._envelope import Envelope
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_SECONDS, MAX_TTL_MS
-from clstr._wire import CODECS, JSON, PROTOCOL_VERSION, Codec
+from clstr._messages.call_chain import chain_name
+from clstr._messages.envelope import Envelope
+from clstr._messages.wire import CODECS, JSON, PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,

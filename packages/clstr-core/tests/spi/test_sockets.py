@@ -1,4 +1,4 @@
-"""`clstr.spi._sockets`: connected to an address that answers, and ended in every process."""
+"""`clstr.spi._links.sockets`: connected to an address that answers, and ended in every process."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from clstr._context import current
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.abc import ReleaseReport, Subscription
 from clstr.errors import (
     AccessDeniedError,

@@ -9,11 +9,11 @@ import attrs
 import msgspec
 import pydantic
 
-from clstr._client import Client
-from clstr._message import Message
-from clstr._node_info import NodeInfo
-from clstr._request import Request
-from clstr._scoped_client import ScopedClient
+from clstr._client.client import Client
+from clstr._client.request import Request
+from clstr._client.scoped_client import ScopedClient
+from clstr._messages.message import Message
+from clstr._messages.node_info import NodeInfo
 
 T = TypeVar("T")
 

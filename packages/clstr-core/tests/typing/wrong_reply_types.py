@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from clstr._actor import Actor, handles
-from clstr._client import Client
-from clstr._message import Message
-from clstr._request import Request
-from clstr._route import Context
-from clstr._router import Router
-from clstr._scoped_client import ScopedClient
+from clstr._actors.actor import Actor, handles
+from clstr._client.client import Client
+from clstr._client.request import Request
+from clstr._client.scoped_client import ScopedClient
+from clstr._messages.message import Message
+from clstr._node.route import Context
+from clstr._node.router import Router
 
 
 class User(msgspec.Struct):

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import clstr
-from clstr._wire import decode_reply
+from clstr._messages.wire import decode_reply
 from clstr.errors import (
     ClstrError,
     HandlerError,

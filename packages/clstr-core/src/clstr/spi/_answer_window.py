@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from clstr._wire import ReplyFrame
+from clstr._messages.wire import ReplyFrame
 from clstr.spi._held_answers import HELD
 
 MIN_ROOM = 1024  # what each request may bring back whatever is free: a round trip more would cost more than that

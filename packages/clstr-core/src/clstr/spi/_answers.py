@@ -8,9 +8,9 @@ import math
 from collections.abc import Callable
 
 from clstr._context import is_refusal_of
-from clstr._error_wire import clip, encode_error
 from clstr._limits import MAX_ERROR_BYTES, MAX_TYPE_CHARACTERS
-from clstr._wire import Codec
+from clstr._messages.error_wire import clip, encode_error
+from clstr._messages.wire import Codec
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._deadlines import Deadlines

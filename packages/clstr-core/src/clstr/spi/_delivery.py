@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from clstr._context import Current, refuse
-from clstr._wire import Codec
+from clstr._messages.wire import Codec
 from clstr.errors import HandlerTimeoutError
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from collections.abc import Callable, Coroutine, Hashable, Iterator
 from typing import Any
 
 from clstr._context import is_refusal_of, set_current
-from clstr._envelope import Envelope
 from clstr._limits import Limits
+from clstr._messages.envelope import Envelope
 from clstr.errors import ClstrError, EnvelopeExpiredError, OverloadedError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers

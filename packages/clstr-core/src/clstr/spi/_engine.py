@@ -18,13 +18,12 @@ from itertools import islice
 from typing import Any, Self
 
 from clstr._context import current
-from clstr._envelope import Envelope
-from clstr._hints import check_async
 from clstr._limits import Limits
-from clstr._wire import CODECS
+from clstr._messages.envelope import Envelope
+from clstr._messages.hints import check_async
+from clstr._messages.wire import CODECS
 from clstr.abc import CloseReport, Handler, ReleaseReport, Transport
 from clstr.errors import DrainingError, TransportClosedError
-from clstr.spi import _forks
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
 from clstr.spi._bounded import bounded
@@ -33,6 +32,7 @@ from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
 from clstr.spi._link import Link
 from clstr.spi._link_state import LinkState
+from clstr.spi._links import forks as _forks
 from clstr.spi._loop_lag import LoopLag
 from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import PendingReplies

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from clstr._wire import Buffer
+from clstr._messages.wire import Buffer
 from clstr.spi._link import Link
 from clstr.spi._pending import Pending
 from clstr.spi._stats import Stats

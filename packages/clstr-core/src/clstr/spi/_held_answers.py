@@ -8,7 +8,7 @@ import logging
 import secrets
 from collections.abc import Callable, Hashable
 
-from clstr._wire import Codec
+from clstr._messages.wire import Codec
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._link import Link

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
 from typing import Protocol
 
-from clstr._wire import Buffer
+from clstr._messages.wire import Buffer
 from clstr.errors import ClstrError
 
 Route = Hashable

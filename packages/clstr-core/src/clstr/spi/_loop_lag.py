@@ -7,7 +7,7 @@ import contextvars
 import logging
 from collections.abc import Callable
 
-from clstr._envelope import Envelope
+from clstr._messages.envelope import Envelope
 from clstr.spi._stats import Stats
 
 INTERVAL = 0.25  # seconds between measurements: a stall is measured short by this at most

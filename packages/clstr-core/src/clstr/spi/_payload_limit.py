@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from clstr._limits import Limits
-from clstr._wire import Codec
+from clstr._messages.wire import Codec
 from clstr.errors import PayloadTooLargeError
 from clstr.spi._link import Link
 

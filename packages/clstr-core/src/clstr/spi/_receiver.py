@@ -8,10 +8,10 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from clstr._envelope import Envelope
-from clstr._error_wire import decode_error
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_TTL_MS
-from clstr._wire import (
+from clstr._messages.envelope import Envelope
+from clstr._messages.error_wire import decode_error
+from clstr._messages.wire import (
     CODECS,
     PROTOCOL_VERSION,
     Buffer,

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from clstr._chain import CallIds, extend, new_call
 from clstr._context import Current, current
-from clstr._envelope import Envelope
 from clstr._limits import check_seconds
-from clstr._wire import PROTOCOL_VERSION, Codec
+from clstr._messages.call_chain import CallIds, extend, new_call
+from clstr._messages.envelope import Envelope
+from clstr._messages.wire import PROTOCOL_VERSION, Codec
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,
