@@ -156,7 +156,7 @@ async def test_a_call_chain_that_comes_back_fails_at_once_over_nodes(connect: Co
 
 async def test_what_a_request_led_to_that_its_sender_gave_up_comes_in_its_turn(connect: Connect) -> None:
     """A asks B and gives up, then asks C; what B sends to A now is neither a cycle nor in the midst of anything."""
-    asked, answered = asyncio.Event(), asyncio.Event()
+    asked, given_up, answered = asyncio.Event(), asyncio.Event(), asyncio.Event()
     order: list[str] = []
 
     class Ask(msgspec.Struct, clstr.Message[Total]):
@@ -170,9 +170,11 @@ async def test_what_a_request_led_to_that_its_sender_gave_up_comes_in_its_turn(c
 
         @clstr.handles(Ask)
         async def ask(self, _message: Ask, _context: clstr.Context) -> Total:
-            given_up = asyncio.ensure_future(client.key("b").request(Visit([])))
+            request = asyncio.ensure_future(client.key("b").request(Visit([])))
             await asked.wait()
-            given_up.cancel()
+            request.cancel()
+            await asyncio.wait((request,))
+            given_up.set()
             total = await client.key("c").request(Hold())
             order.append("asked")
             return total
@@ -186,6 +188,7 @@ async def test_what_a_request_led_to_that_its_sender_gave_up_comes_in_its_turn(c
         @clstr.handles(Visit)
         async def visit(self, _message: Visit, _context: clstr.Context) -> Total:
             asked.set()
+            await given_up.wait()  # until then A awaits this answer, and what B sends it comes in at once
             try:
                 return await client.key("a").request(Add(1))
             except clstr.CallCycleError:
