@@ -13,7 +13,16 @@ import griffe
 from raised import Raised, target
 
 QUANTITY = re.compile(r"(int|float)( \| None)?")
-IDENTITIES = {"api", "family", "pid", "port", "shard", "target_port", "token"}  # numbers that say which, not how much
+IDENTITIES = {
+    "api",
+    "family",
+    "level",
+    "pid",
+    "port",
+    "shard",
+    "target_port",
+    "token",
+}  # numbers that say which, not how much
 MEASURE = re.compile(r"\b((micro|milli)?seconds?|bytes?)\b", re.IGNORECASE)
 COUNT = re.compile(r"\b(how|so) many\b|\bnumber of\b|^\w{4,}s\b", re.IGNORECASE)  # or what is counted comes first
 NUMBER = re.compile(r"[\d_.*+ -]+")

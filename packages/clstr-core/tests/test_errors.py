@@ -48,7 +48,7 @@ ERRORS: list[tuple[ClstrError, type[Exception], bool, str]] = [
         errors.EnvelopeExpiredError(7, 0.5),
         TimeoutError,
         False,
-        "envelope TTL expired: shard 7 did not start it in 0.5 s, its owner is busy",
+        "envelope TTL expired: shard 7 could not run it within its 0.5 s; its owner is busy, or it was sent late",
     ),
     (
         errors.HandlerTimeoutError(7, 30.0),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
@@ -96,3 +97,48 @@ def test_a_slow_run_does_not_shut_a_type_out() -> None:
         assert ends == ["answered"] * 10  # the first did not wait, and its run is what the others are judged by
 
     in_virtual_time(serve(clstr.ActorHandler(Worker), use))
+
+
+class Breaks(Worker):
+    """Fails at what its key says."""
+
+    async def on_start(self) -> None:
+        self.fail("start")
+
+    async def on_stop(self) -> None:
+        self.fail("stop")
+
+    @clstr.handles(Work)
+    async def work(self, message: Work, _context: clstr.Context) -> int:
+        self.fail("message")
+        if self.key.startswith("hang"):
+            await asyncio.sleep(60)
+        return 1
+
+    def fail(self, where: str) -> None:
+        if self.key.startswith(where):
+            raise ValueError(where)
+
+
+@pytest.mark.parametrize(
+    ("where", "line"),
+    [
+        ("hang", "a handler was cancelled after 0.5 s"),
+        ("message", "the handler of Work failed on shard"),
+        ("start", "starting an actor of kind Breaks failed"),
+        ("stop", "stopping a Breaks failed"),
+    ],
+)
+def test_a_storm_of_failures_is_one_line_and_not_one_for_each(
+    caplog: pytest.LogCaptureFixture, where: str, line: str
+) -> None:
+    async def use(ask: Ask) -> None:
+        for _ in range(2):
+            await asyncio.gather(*(ask(f"{where} {number}", Work()) for number in range(100)))
+            await asyncio.sleep(20)
+
+    in_virtual_time(serve(clstr.ActorHandler(Breaks, idle_after=10), use, handler_timeout=0.5))
+    lines = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(lines) == 2
+    assert lines[0].getMessage().startswith(line)
+    assert lines[1].getMessage().endswith("(99 more since the last such line)")

@@ -9,6 +9,8 @@ import sys
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from clstr._rate_limited_log import RateLimitedLog
+
 T = TypeVar("T")
 
 
@@ -28,13 +30,12 @@ def new_task(work: Coroutine[Any, Any, T], context: contextvars.Context, *, eage
         raise
 
 
-def required_task(
-    work: Coroutine[Any, Any, T], context: contextvars.Context, logger: logging.Logger
-) -> asyncio.Task[T]:
+def required_task(work: Coroutine[Any, Any, T], context: contextvars.Context, log: RateLimitedLog) -> asyncio.Task[T]:
     """Return a task that runs ``work`` in ``context`` even if the program's task factory raises, which is logged."""
     loop = asyncio.get_running_loop()
     try:
         return loop.create_task(work, context=context)
-    except Exception:
-        logger.exception("the task factory of the event loop failed: a plain task is used")
+    except Exception as error:  # noqa: BLE001 -- user code
+        text = "the task factory of the event loop failed: a plain task is used"
+        log.say(logging.ERROR, text, kind=type(error), error=error)
         return asyncio.Task(work, loop=loop, context=context)

@@ -182,7 +182,7 @@ class OverloadedError(ClstrError, RuntimeError):
 
 class EnvelopeExpiredError(ClstrError, TimeoutError):
     """
-    The TTL ran out before the handler started.
+    The message could not be run within its TTL: it ran out before the start, or too little of it was left for the run.
 
     Attributes:
         shard: The shard that the message was for.
@@ -193,7 +193,10 @@ class EnvelopeExpiredError(ClstrError, TimeoutError):
     facts: ClassVar[dict[str, type[Fact]]] = {"shard": int, "ttl": float}
 
     def __init__(self, shard: int, ttl: float) -> None:
-        super().__init__(f"envelope TTL expired: shard {shard} did not start it in {ttl:g} s, its owner is busy")
+        super().__init__(
+            f"envelope TTL expired: shard {shard} could not run it within its {ttl:g} s; its owner is busy, or it was "
+            "sent late"
+        )
         self.shard = shard
         self.ttl = ttl
 

@@ -930,11 +930,10 @@ def test_that_spawned_tasks_were_cancelled_is_logged_once_a_second(
 
     in_virtual_time(run())
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    text = f"2 spawned tasks were cancelled since the last such line, now those of a {Busy.__qualname__}"
-    assert said[0] == f"{text}, which stopped: {why}"
+    assert said[0] == f"2 spawned tasks of a {Busy.__qualname__} were cancelled, because it stopped: {why}"
     assert len(said) == 1 + (stop == "eviction")
     if stop == "eviction":
-        assert said[1].startswith("4 spawned tasks")
+        assert said[1].endswith("(1 more since the last such line)")
 
 
 async def test_who_gives_a_failed_message_up_does_not_cancel_the_restart(world: World) -> None:
@@ -1548,7 +1547,7 @@ def test_work_and_a_task_and_a_stop_that_ignore_cancellation_cost_a_bounded_time
     said = [record.getMessage() for record in caplog.records]
     assert said[0].startswith("1 tasks of a ")
     assert said[0].endswith("Stubborn ignore cancellation")
-    assert said[1].startswith("1 spawned tasks were cancelled")
+    assert said[1].startswith("1 spawned tasks of a ")
     assert said[2] == "the stop of key 'a' ignores its cancellation: nothing waits for it any longer"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import logging
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,7 @@ from clstr._actors.actor import Actor
 from clstr._actors.periodic import WORK_TIMEOUT, Timer
 from clstr._actors.turns import Turns
 from clstr._context import Current, current
+from clstr._rate_limited_log import RateLimitedLog
 
 
 class Worker(Actor):
@@ -52,6 +54,7 @@ def timer_of(worker: Worker, turns: Turns, is_held: Callable[[], bool] = lambda:
         is_held=is_held,
         failed=worker.failures.append,
         context=contextvars.copy_context(),
+        log=RateLimitedLog(logging.getLogger("clstr.actor")),
     )
 
 

@@ -14,6 +14,7 @@ import clstr_testing
 from clstr._actors import starts as _starts
 from clstr._actors.starts import FIRST_PAUSE, LONGEST_PAUSE, REMEMBERED, Start, StartFailedError, Starts, StartSlots
 from clstr._context import Current, current, is_refusal_of, refuse
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import ClstrError, HandlerError, OverloadedError
 
 Handling = Callable[..., AbstractContextManager[Current]]
@@ -21,7 +22,7 @@ logger = logging.getLogger("clstr.test")
 
 
 def new_starts(timeout: float = 30.0) -> Starts:
-    return Starts(lambda: "a Worker", timeout, logger)
+    return Starts(lambda: "a Worker", timeout, RateLimitedLog(logger))
 
 
 def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 import clstr_testing
 from clstr._actors.stop_queue import LATE_AFTER, Stop, StopQueue, log_cut_short, not_stored
+from clstr._rate_limited_log import RateLimitedLog
 
 LOGGER = logging.getLogger("clstr.test")
 
@@ -28,7 +29,7 @@ class Stops:
         self.begun: list[str] = []
         self.gates: dict[str, asyncio.Future[bool]] = {}
         self.free = 0
-        self.queue = StopQueue(limit, self.note_free_place, LOGGER)
+        self.queue = StopQueue(limit, self.note_free_place, RateLimitedLog(LOGGER))
 
     def note_free_place(self) -> None:
         self.free += 1
@@ -109,7 +110,7 @@ async def test_each_runs_in_a_context_of_its_own() -> None:
         tenant.set("of a stop")
         return True
 
-    queue = StopQueue(1, lambda: None, LOGGER)
+    queue = StopQueue(1, lambda: None, RateLimitedLog(LOGGER))
     stops = [queue.new(key, "a test") for key in "abc"]
     context = contextvars.copy_context()
     context.run(tenant.set, "base")

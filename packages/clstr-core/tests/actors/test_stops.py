@@ -11,6 +11,7 @@ import pytest
 
 import clstr_testing
 from clstr._actors.stops import STOP_TIMEOUT, cancel_all, finish
+from clstr._rate_limited_log import RateLimitedLog
 
 LOGGER = logging.getLogger("clstr.test")
 
@@ -29,7 +30,7 @@ async def test_what_it_raises_is_logged(caplog: pytest.LogCaptureFixture, is_asy
         fail()
 
     failures: list[Exception] = []
-    assert not await finish(fail_later if is_async else fail, "storing", LOGGER, failed=failures.append)
+    assert not await finish(fail_later if is_async else fail, "storing", RateLimitedLog(LOGGER), failed=failures.append)
     assert [str(failure) for failure in failures] == ["disk full"]
     [record] = caplog.records
     assert (record.name, record.getMessage()) == ("clstr.test", "storing failed, or took longer than 10 s")
@@ -44,10 +45,10 @@ def test_what_takes_too_long_is_cancelled_and_logged(caplog: pytest.LogCaptureFi
     async def run() -> None:
         now = asyncio.get_running_loop().time
         before = now()
-        assert not await finish(hang, "storing", LOGGER)
+        assert not await finish(hang, "storing", RateLimitedLog(LOGGER))
         assert now() - before == pytest.approx(STOP_TIMEOUT, abs=0.01)
         failures: list[Exception] = []
-        assert not await finish(hang, "storing", LOGGER, seconds=3, failed=failures.append)
+        assert not await finish(hang, "storing", RateLimitedLog(LOGGER), seconds=3, failed=failures.append)
         assert now() - before == pytest.approx(STOP_TIMEOUT + 3, abs=0.01)
         assert [type(failure) for failure in failures] == [TimeoutError]
 
@@ -64,9 +65,9 @@ async def test_a_cancellation_of_its_own_making_is_logged_and_one_of_its_task_is
     async def cancel_itself() -> None:
         raise asyncio.CancelledError
 
-    await finish(cancel_itself, "storing", LOGGER)
+    await finish(cancel_itself, "storing", RateLimitedLog(LOGGER))
     assert [record.getMessage() for record in caplog.records] == ["storing cancelled itself"]
-    task = asyncio.create_task(finish(asyncio.Event().wait, "storing", LOGGER))
+    task = asyncio.create_task(finish(asyncio.Event().wait, "storing", RateLimitedLog(LOGGER)))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.wait({task})

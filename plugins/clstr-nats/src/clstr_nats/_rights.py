@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import re
 from collections.abc import Callable, Iterable
 
 from clstr.errors import AccessDeniedError, ClstrError
+from clstr.spi import RateLimitedLog
 from clstr_nats._subjects import Subjects
 
 _SENTENCE = re.compile(r'permissions violation for (publish|subscription) to "([^"]*)"')  # nats-py lowers the case
-LOG_INTERVAL = 1.0  # seconds between two lines about answers that were refused: strangers can cause them
 
 
 class Rights:
@@ -34,15 +33,12 @@ class Rights:
     def __init__(self, subjects: Subjects, failed: Callable[[int, ClstrError], None], logger: logging.Logger) -> None:
         self._subjects = subjects
         self._failed = failed
-        self._logger = logger
-        self._clock = asyncio.get_running_loop().time
+        self._log = RateLimitedLog(logger)
         self._denied: set[str] = set()  # subscriptions, our own
         self.proved: set[int] = set()
         self._on_their_way: dict[int, int] = {}  # the shard of each message that no fence has passed, by token
         self._unfenced: list[int] = []
         self.may_probe: bool = True
-        self._refused_answers = 0
-        self._logged_at = -LOG_INTERVAL
 
     def forget(self) -> None:
         """Start again: another connection may have other rights."""
@@ -67,9 +63,8 @@ class Rights:
             self._deny_publish(shard)
         elif self._subjects.is_probe(subject):
             self.may_probe = False
-        else:  # an answer, which nobody here waits for
-            self._refused_answers += 1
-            self._log_refused_answers()
+        else:  # an answer, which nobody here waits for: its subject is another's secret
+            self._log.say(logging.WARNING, "NATS refused an answer: the user may not publish to the inbox of who asked")
 
     def _deny_publish(self, shard: int) -> None:
         self.proved.discard(shard)  # there was a right, and it was taken away
@@ -80,12 +75,6 @@ class Rights:
                 f'grant it {{publish: ["{self._subjects.every_shard}"]}}'
             )
             self._failed(token, error)
-
-    def _log_refused_answers(self) -> None:
-        """Count them; their subjects are others' secrets, and no line is worth more than one a second."""
-        if self._clock() - self._logged_at >= LOG_INTERVAL:
-            count, self._refused_answers, self._logged_at = self._refused_answers, 0, self._clock()
-            self._logger.warning("NATS refused %d answers: the user may not publish to the inboxes of who asked", count)
 
     def may_subscribe(self, subject: str) -> bool:
         """Tell whether nothing is known against subscribing to ``subject``. To be asked behind a fence."""

@@ -12,7 +12,7 @@ from typing import Any
 import redis.exceptions
 
 from clstr.errors import ClstrError, ConnectionLostError, NoShardSubscriberError, OverloadedError
-from clstr.spi import Batcher, Link, Route, Sink, WriteBudget
+from clstr.spi import Batcher, Link, RateLimitedLog, Route, Sink, WriteBudget
 from clstr_redis import _frames as frames
 from clstr_redis._connection import Answer, Command, Connection, Reply
 from clstr_redis._dialer import Dialer
@@ -48,6 +48,7 @@ class RedisLink(Link):
         self._explain = dialer.explain
         self._names = names
         self._logger = logger
+        self._log = RateLimitedLog(logger)
         self._leases = Leases(names, heartbeat * LEASE_HEARTBEATS, self._loop.time, logger)
         self._session = Session(dialer, names, self._leases, heartbeat=heartbeat, receive=self._receive, logger=logger)
         self._owners = Owners(self._loop.time, heartbeat * LEASE_HEARTBEATS)
@@ -207,7 +208,7 @@ class RedisLink(Link):
 
     def _overheard(self, batch: list[Item], received: int) -> None:
         """Somebody listens who should not, and may answer too."""
-        self._logger.error("%d receivers got a message for one inbox: who may subscribe to it?", received)
+        self._log.say(logging.ERROR, "%d receivers got a message for one inbox: who may subscribe to it?", received)
         message = f"{received} receivers got the message, where there should be one"
         for item in batch:
             if item.token is not None:
@@ -221,7 +222,7 @@ class RedisLink(Link):
             else:
                 self._sink.failed(item.token, type(error)(str(error), maybe_executed=error.maybe_executed))
         if any(item.token is None for item in batch):
-            self._logger.warning("Redis refused answers: %s", error)
+            self._log.say(logging.WARNING, "Redis refused answers: %s", error)
 
     # Messages in.
 

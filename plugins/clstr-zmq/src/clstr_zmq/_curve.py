@@ -10,6 +10,7 @@ from pathlib import Path
 import zmq
 from zmq.utils import z85
 
+from clstr.spi import RateLimitedLog
 from clstr_zmq._key_files import KEY_BYTES, KEY_CHARACTERS, is_key
 from clstr_zmq._sockets import Sockets, set_nothing
 
@@ -74,7 +75,7 @@ class Security:
 
     def __init__(self, curve: Curve | None, peer_id: str, logger: logging.Logger) -> None:
         self._curve = curve
-        self._logger = logger
+        self._log = RateLimitedLog(logger)
         self.peer_id: str = peer_id
         self.public_key: str = ""
         if curve is not None:
@@ -129,7 +130,7 @@ class Security:
         try:
             return read_peers(self._curve.peers_file)
         except (OSError, ValueError) as error:
-            self._logger.error("nobody can connect: %s", error)  # noqa: TRY400 -- the error says it all
+            self._log.say(logging.ERROR, "nobody can connect: %s", error)
             return {}
 
     def _answer(self, frames: list[zmq.Frame], send: Callable[..., bool]) -> None:
@@ -148,8 +149,10 @@ class Security:
             return ""
         name = self._names().get(z85.encode(parts[8]).decode(), "")
         if not name:
-            self._logger.warning(
-                "a peer at %s was refused: its key is not on the list", parts[5].decode(errors="replace")
+            self._log.say(
+                logging.WARNING,
+                "a peer at %s was refused: its key is not on the list",
+                parts[5].decode(errors="replace"),
             )
         return name
 

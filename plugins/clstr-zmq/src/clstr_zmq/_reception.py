@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
+from clstr.spi import RateLimitedLog
 from clstr_zmq._counters import Counters
 from clstr_zmq._guests import Guest, Guests
 from clstr_zmq._identity import Identity
@@ -79,6 +80,7 @@ class Reception:
         self._numbers = numbers
         self._counters = counters
         self._logger = logger
+        self._log = RateLimitedLog(logger)
         self._trials: dict[bytes, Trial] = {}
 
     def receive(self, route: bytes, user: str, message: Message) -> None:
@@ -93,8 +95,10 @@ class Reception:
     def refuse(self, route: bytes, code: str, reason: str) -> None:
         """Send a stranger away."""
         self._counters.refused_peers += 1
-        level = logging.DEBUG if code == "stranger" else logging.WARNING
-        self._logger.log(level, "refused a peer (%s): %s", code, reason)
+        if code == "stranger":  # this peer restarted, or took that one for dead
+            self._logger.debug("refused a peer (%s): %s", code, reason)
+        else:
+            self._log.say(logging.WARNING, "refused a peer (%s): %s", code, reason, kind=code)
         self._post.say(route, Refused(code=code, reason=reason))
 
     def has_answered(self, guest: Guest, number: int) -> None:

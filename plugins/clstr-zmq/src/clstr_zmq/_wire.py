@@ -17,6 +17,7 @@ from collections.abc import Callable
 
 import zmq
 
+from clstr.spi import RateLimitedLog
 from clstr_zmq._counters import Counters
 from clstr_zmq._pieces import split
 
@@ -47,6 +48,7 @@ class Wire:
         self._receive = receive
         self._counters = counters
         self._logger = logger
+        self._log = RateLimitedLog(logger)
         self._descriptor: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # typed as any option's value
         self._is_scheduled = False
         self._has_read = False
@@ -144,8 +146,10 @@ class Wire:
     def _handle(self, frames: list[zmq.Frame]) -> None:
         try:
             self._receive(frames)
-        except Exception:  # a defect must cost one message, not the reader
-            self._logger.exception("a message from another peer could not be handled")
+        except Exception as error:  # noqa: BLE001 -- a defect must cost one message, not the reader
+            self._log.say(
+                logging.ERROR, "a message from another peer could not be handled", kind=type(error), error=error
+            )
 
     def _check_thread(self) -> None:
         if threading.get_ident() != self._thread:

@@ -14,12 +14,14 @@ from clstr._actors.stops import cancel_all
 from clstr._context import set_current
 from clstr._messages.message import Message, message_type, type_name
 from clstr._node.route import Context, Route, checked_route
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._tasks import new_task
 from clstr.errors import OverloadedError
 
 R = TypeVar("R")
 Method = Callable[[Any, Any, Context], Awaitable[R]]
 _logger = logging.getLogger("clstr.actor")
+_log = RateLimitedLog(_logger)
 MAX_TASKS = 32
 
 
@@ -117,7 +119,8 @@ class Actor:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks().discard(task)
         if not task.cancelled() and task.exception() is not None:
-            _logger.error("a task of a %s failed", type_name(type(self)), exc_info=task.exception())
+            error, name = task.exception(), type_name(type(self))
+            _log.say(logging.ERROR, "a task of a %s failed", name, kind=(name, type(error)), error=error)
 
     async def cancel_tasks(self) -> None:
         """Cancel what was spawned, and wait ten seconds at most for its end. Done before `on_stop`, and after it."""

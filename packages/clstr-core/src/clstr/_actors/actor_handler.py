@@ -20,13 +20,13 @@ from clstr._actors.room import Room
 from clstr._actors.starts import START_TIMEOUT
 from clstr._actors.stop_queue import MAX_STOPS, Stop, StopQueue, log_cut_short, not_stored
 from clstr._actors.stops import STOP_TIMEOUT
-from clstr._actors.task_log import TaskLog
 from clstr._context import Current, base_context, current, is_refusal_of, refuse
 from clstr._limits import at_least_one, check_seconds
 from clstr._messages.call_chain import describe, latest_call
 from clstr._messages.envelope import KEY_HEADER, Envelope
 from clstr._messages.message import type_name
 from clstr._node.route import Call, find
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import CallCycleError, OverloadedError, StateNotStoredError
 
 IDLE_AFTER = 300.0
@@ -94,15 +94,22 @@ class ActorHandler:
         self._mailbox = at_least_one("mailbox", mailbox)
         self._cells: dict[str, Cell] = {}
         self._by_shard = KeysByShard()
-        self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
+        self._log = RateLimitedLog(_logger)
+        self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, self._log)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
         self._idle = IdleKeys(idle_after, lambda key: self._stop_soon(key, "it was idle"), self._stops.has_room)
-        self._task_log = TaskLog(_logger)
         self._busy = 0  # keys with messages
         self._room = Room(self._max_actors)
         start_timeout = check_seconds("start_timeout", start_timeout)
         self._starts = ActorStarts(
-            create, declared or Actor, kind, self._room, start_timeout, leave=self._leave, failed=self._failed
+            create,
+            declared or Actor,
+            kind,
+            self._room,
+            start_timeout,
+            log=self._log,
+            leave=self._leave,
+            failed=self._failed,
         )
         self._is_closed = False
 
@@ -302,7 +309,7 @@ class ActorHandler:
         if self._max_actors is not None and key not in self._idle and (cell is None or not cell.users):
             self._make_room(self._max_actors)
         if cell is None:
-            cell = self._cells[key] = Cell(base_context())
+            cell = self._cells[key] = Cell(base_context(), self._log)
         if shard is not None and cell.shard != shard:
             self._by_shard.discard(key, cell.shard)
             self._by_shard.add(key, shard)
@@ -365,7 +372,9 @@ class ActorHandler:
         actor = cell.actor
 
         def note_cancelled(count: int) -> None:
-            self._task_log.cancelled(count, type_name(type(actor)), stop.why)
+            if count:
+                text = "%d spawned tasks of a %s were cancelled, because it stopped: %s"
+                self._log.say(logging.WARNING, text, count, type_name(type(actor)), stop.why)
 
         try:
             with cell.own_work(STOP_TIMEOUT, is_stop=True) as work:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -16,10 +15,9 @@ from clstr._context import Current, refuse
 from clstr._messages.envelope import Envelope
 from clstr._messages.hints import annotation
 from clstr._node.route import find
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._tasks import new_task
 from clstr.errors import ClstrError, DrainingError
-
-_logger = logging.getLogger("clstr.actor")
 
 
 class ActorStarts:
@@ -44,6 +42,7 @@ class ActorStarts:
         room: Room,
         timeout: float,
         *,
+        log: RateLimitedLog,
         leave: Callable[[str, Cell], object],
         failed: Callable[[str, Actor, Exception], object],
     ) -> None:
@@ -54,7 +53,7 @@ class ActorStarts:
         self._room = room
         self._leave = leave
         self._failed = failed
-        self._starts = Starts(self._describe, timeout, _logger)
+        self._starts = Starts(self._describe, timeout, log)
 
     def _describe(self) -> str:
         return f"an actor of kind {self.kind}"

@@ -20,6 +20,7 @@ from clstr._context import Current, current, refuse, set_current
 from clstr._messages.call_chain import describe, sender_of
 from clstr._messages.envelope import Envelope
 from clstr._messages.message import type_name
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import CallCycleError, DrainingError
 
 _logger = logging.getLogger("clstr.actor")
@@ -45,6 +46,7 @@ class Cell:
 
     __slots__ = (
         "_holds",
+        "_log",
         "_messages",
         "_timers",
         "actor",
@@ -60,8 +62,9 @@ class Cell:
         "users",
     )
 
-    def __init__(self, context: contextvars.Context) -> None:
+    def __init__(self, context: contextvars.Context, log: RateLimitedLog) -> None:
         self._holds: Callable[[int], bool] | None = None
+        self._log = log
         self._messages: tuple[Current | None, ...] = ()
         self._timers: tuple[Timer, ...] = ()
         self.actor: Actor | None = None
@@ -173,6 +176,7 @@ class Cell:
                 is_held=self.is_held,
                 failed=failed,
                 context=self.context,
+                log=self._log,
             )
             for name, seconds in timers
         )
@@ -220,7 +224,7 @@ class Cell:
         note_cancelled(await cancel_tasks_of(actor))
         work.deadline = asyncio.get_running_loop().time() + STOP_TIMEOUT
         try:
-            self.is_stored = await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", _logger)
+            self.is_stored = await finish(actor.on_stop, f"stopping a {type_name(type(actor))}", self._log)
         finally:
             note_cancelled(await cancel_tasks_of(actor, for_good=True))
         return self.is_stored

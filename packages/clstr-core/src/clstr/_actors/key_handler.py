@@ -22,6 +22,7 @@ from clstr._context import base_context, current, refuse
 from clstr._limits import at_least_one, check_seconds
 from clstr._messages.envelope import Envelope
 from clstr._messages.message import type_name
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._tasks import new_task
 from clstr.abc import Handler
 from clstr.errors import DrainingError, OverloadedError, StateNotStoredError
@@ -133,10 +134,11 @@ class KeyHandler:
         self._cache_size = cache_size
         self._entries: dict[str, _Entry] = {}
         self._by_shard = KeysByShard()
-        self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, _logger)
+        self._log = RateLimitedLog(_logger)
+        self._stops = StopQueue(at_least_one("max_stops", max_stops), self._resume_idle, self._log)
         idle_after = None if idle_after is None else check_seconds("idle_after", idle_after)
         self._idle = IdleKeys(idle_after, self._evict, self._stops.has_room)
-        self._starts = Starts(lambda: "a handler", check_seconds("create_timeout", create_timeout), _logger)
+        self._starts = Starts(lambda: "a handler", check_seconds("create_timeout", create_timeout), self._log)
         self._ending: dict[str, _Ending] = {}
         self._is_closed = False
 
@@ -333,7 +335,7 @@ class KeyHandler:
         """Stop a making that is not to go on."""
         self._forget(key, entry)
         entry.making.cancel()
-        self._end(key, entry, functools.partial(_close_made, entry))
+        self._end(key, entry, functools.partial(_close_made, entry, self._log))
 
     def _forget(self, key: str, entry: _Entry) -> None:
         if self._entries.get(key) is entry:
@@ -345,7 +347,7 @@ class KeyHandler:
         entry = self._entries[key]
         self._forget(key, entry)
         if hasattr(entry.handler, "aclose"):
-            self._end(key, entry, functools.partial(_close, entry.handler))
+            self._end(key, entry, functools.partial(_close, entry.handler, self._log))
 
     def _end(self, key: str, entry: _Entry, work: Callable[[], Awaitable[bool]]) -> None:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -379,14 +381,14 @@ def _check_held() -> None:
         inside.check_held()
 
 
-async def _close_made(entry: _Entry) -> bool:
+async def _close_made(entry: _Entry, log: RateLimitedLog) -> bool:
     """Wait for the end of a making that was cancelled, and close what it made all the same."""
     await asyncio.wait((entry.making,))
-    return await _close(entry.handler)
+    return await _close(entry.handler, log)
 
 
-async def _close(handler: Any) -> bool:
+async def _close(handler: Any, log: RateLimitedLog) -> bool:
     """Call the ``aclose`` of ``handler``, if it has one, and tell whether it ended well."""
     if not hasattr(handler, "aclose"):
         return True
-    return await finish(handler.aclose, f"closing a {type_name(type(handler))}", _logger)
+    return await finish(handler.aclose, f"closing a {type_name(type(handler))}", log)

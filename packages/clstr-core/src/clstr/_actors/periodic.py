@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING
 from clstr._actors.stops import finish
 from clstr._actors.turns import Turns
 from clstr._messages.message import type_name
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._tasks import required_task
 
 if TYPE_CHECKING:
     from clstr._actors.actor import Actor
 
-_logger = logging.getLogger("clstr.actor")
 WORK_TIMEOUT = 30.0  # as long as a message's handler has by default: other messages wait for it
 
 
@@ -38,6 +37,7 @@ class Timer:
         "_in_turn",
         "_is_held",
         "_is_stopped",
+        "_log",
         "_name",
         "_seconds",
         "_task",
@@ -55,6 +55,7 @@ class Timer:
         is_held: Callable[[], bool],
         failed: Callable[[Exception], object],
         context: contextvars.Context,
+        log: RateLimitedLog,
     ) -> None:
         self._actor = actor
         self._context = context
@@ -64,6 +65,7 @@ class Timer:
         self._in_turn = in_turn
         self._is_held = is_held
         self._failed = failed
+        self._log = log
         self._is_stopped = False
         self._task: asyncio.Task[None] | None = None
         self._handle = self._arm()
@@ -73,7 +75,7 @@ class Timer:
         return loop.call_later(self._seconds, self._begin, context=contextvars.Context())
 
     def _begin(self) -> None:
-        self._task = required_task(self._run(), self._context.copy(), _logger)
+        self._task = required_task(self._run(), self._context.copy(), self._log)
 
     async def _run(self) -> None:
         try:
@@ -89,7 +91,7 @@ class Timer:
     async def _work(self) -> None:
         what = f"periodic work of a {type_name(type(self._actor))}"
         work = getattr(self._actor, self._name)
-        await finish(work, what, _logger, seconds=WORK_TIMEOUT, failed=self._failed)
+        await finish(work, what, self._log, seconds=WORK_TIMEOUT, failed=self._failed)
 
     def cancel_run(self) -> None:
         """Cancel the run that is under way, or waits for its turn."""

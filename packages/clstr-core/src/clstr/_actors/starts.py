@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from clstr._context import Current, current, is_refusal_of, refuse, set_current
 from clstr._messages.envelope import KEY_HEADER, Envelope
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import ClstrError, HandlerError
 
 START_TIMEOUT = 30.0  # seconds: as long as a message's handler has by default
@@ -140,13 +141,13 @@ class Starts:
     Args:
         what: What is started, for logs.
         timeout: Seconds that each may take, counted from when it has a slot.
-        logger: Is told of each failure.
+        log: Is told of each failure.
     """
 
-    def __init__(self, what: Callable[[], str], timeout: float, logger: logging.Logger) -> None:
+    def __init__(self, what: Callable[[], str], timeout: float, log: RateLimitedLog) -> None:
         self._what = what
         self._timeout = timeout
-        self._logger = logger
+        self._log = log
         self._slots = StartSlots(MAX_STARTS)
         self._failures: OrderedDict[str, Failure] = OrderedDict()  # in the order of the last failure
 
@@ -231,7 +232,8 @@ class Starts:
             kept: ClstrError = copy.copy(error).with_traceback(None)
         else:
             kept = HandlerError(type(error).__name__, text)
-            self._logger.error("starting %s failed, %d in a row", self._what(), count, exc_info=error)
+            text = "starting %s failed, %d in a row"
+            self._log.say(logging.ERROR, text, self._what(), count, kind=type(error), error=error)
         self._failures[key] = Failure(kept, count, now + pause)
         self._forget(now)
 

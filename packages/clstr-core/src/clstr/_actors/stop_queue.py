@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clstr._actors.stops import STOP_TIMEOUT
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._tasks import required_task
 from clstr.errors import StateNotStoredError
 
@@ -59,13 +60,13 @@ class StopQueue:
     Args:
         limit: How many stops run at a time.
         make_use: Called when a place is free that no stop waits for.
-        logger: Is told of stops that are late.
+        log: Is told of stops that are late.
     """
 
-    def __init__(self, limit: int, make_use: Callable[[], object], logger: logging.Logger) -> None:
+    def __init__(self, limit: int, make_use: Callable[[], object], log: RateLimitedLog) -> None:
         self.limit: int = limit
         self._make_use = make_use
-        self._logger = logger
+        self._log = log
         self._waiting: deque[tuple[Stop, Callable[[], Coroutine[Any, Any, bool]], contextvars.Context]] = deque()
         self._running: set[Stop] = set()
         self._late: set[Stop] = set()
@@ -91,7 +92,7 @@ class StopQueue:
         loop = asyncio.get_running_loop()
         self._running.add(stop)
         stop.late = loop.call_later(LATE_AFTER, self._give_up, stop, context=contextvars.Context())
-        stop.task = required_task(work(), context.copy(), self._logger)
+        stop.task = required_task(work(), context.copy(), self._log)
         # The callback runs no user code, but what it starts must not inherit the context of this stop.
         stop.task.add_done_callback(lambda task: self._ended(stop, task), context=contextvars.Context())
 
@@ -99,7 +100,8 @@ class StopQueue:
         """Wait no longer for a stop that is late. It goes on by itself."""
         self._running.discard(stop)
         self._late.add(stop)  # the loop alone would let its task be collected
-        self._logger.error("the stop of key %r ignores its cancellation: nothing waits for it any longer", stop.key)
+        text = "the stop of key %r ignores its cancellation: nothing waits for it any longer"
+        self._log.say(logging.ERROR, text, stop.key)
         stop.end(is_stored=False)
         self._next()
 

@@ -8,13 +8,15 @@ import logging
 from collections.abc import Callable, Collection
 from typing import Any
 
+from clstr._rate_limited_log import RateLimitedLog
+
 STOP_TIMEOUT = 10.0  # seconds for each part of a stop: what stores state should take far less
 
 
 async def finish(
     work: Callable[[], object],
     what: str,
-    logger: logging.Logger,
+    log: RateLimitedLog,
     *,
     seconds: float = STOP_TIMEOUT,
     failed: Callable[[Exception], object] | None = None,
@@ -31,15 +33,16 @@ async def finish(
             if inspect.isawaitable(result):
                 await result
         return True
-    except Exception as error:
-        logger.exception("%s failed, or took longer than %g s", what, seconds)
+    except Exception as error:  # noqa: BLE001 -- user code: it is logged, and told
+        text = "%s failed, or took longer than %g s"
+        log.say(logging.ERROR, text, what, seconds, kind=(what, type(error)), error=error)
         if failed is not None:
             failed(error)
-    except asyncio.CancelledError:
+    except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        logger.exception("%s cancelled itself", what)
+        log.say(logging.ERROR, "%s cancelled itself", what, kind=what, error=error)
     return False
 
 

@@ -20,6 +20,7 @@ from clstr._node.metrics import Metrics
 from clstr._node.middleware import Middleware, check_middleware, wrap
 from clstr._node.namesake import refuse_namesake
 from clstr._node.releases import Releases
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._routing.hashing import check_node_id, shard_for_key, shards_for_node
 from clstr._routing.shards import check_shard
 from clstr.abc import ClientTransport, Handler, ReleaseReport, ServerTransport, Subscription
@@ -99,6 +100,7 @@ class Node:
         self._node_id = _new_id() if node_id is None else node_id
         check_node_id(self._node_id)
         self._logger = logger or logging.getLogger("clstr.node")
+        self._failures = RateLimitedLog(self._logger)
         self._metrics = Metrics() if metrics is None else metrics
         self._handler_metrics = None if metrics is None else HandlerMetrics(metrics, self._node_id)
         self._subscription: Subscription | None = None
@@ -378,12 +380,14 @@ class Node:
             raise
 
     def _log_failure(self, envelope: Envelope, error: BaseException) -> None:
-        self._logger.error(
+        self._failures.say(
+            logging.ERROR,
             "the handler of %s failed on shard %d of node %s",
             envelope.type,
             envelope.shard,
             self._node_id,
-            exc_info=error,
+            kind=type(error),
+            error=error,
             extra={**self._extra(), "clstr_shard": envelope.shard, "clstr_type": envelope.type},
         )
 

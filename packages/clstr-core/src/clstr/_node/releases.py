@@ -8,6 +8,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TypeVar
 
+from clstr._rate_limited_log import RateLimitedLog
 from clstr._tasks import required_task
 
 T = TypeVar("T")
@@ -23,11 +24,12 @@ class Releases:
 
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
+        self._log = RateLimitedLog(logger)
         self._shards: dict[asyncio.Task[object], frozenset[int]] = {}
 
     async def run(self, shards: frozenset[int], work: Coroutine[object, object, T]) -> T:
         """Run ``work``, which releases ``shards``, and return its result. If this is cancelled, it goes on."""
-        task = required_task(work, contextvars.copy_context(), self._logger)
+        task = required_task(work, contextvars.copy_context(), self._log)
         self._shards[task] = shards
         task.add_done_callback(self._shards.pop)
         try:

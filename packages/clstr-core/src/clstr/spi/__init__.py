@@ -10,6 +10,7 @@ from clstr._backoff import Backoff as Backoff
 from clstr._context import refuse as refuse
 from clstr._limits import Limits as Limits
 from clstr._messages.wire import Buffer as Buffer
+from clstr._rate_limited_log import RateLimitedLog as RateLimitedLog
 from clstr.spi._engine import Engine as Engine
 from clstr.spi._link import Link as Link
 from clstr.spi._link import Route as Route
@@ -48,6 +49,7 @@ __all__ = [
     "Limits",
     "Link",
     "ProgressCheck",
+    "RateLimitedLog",
     "Reconnector",
     "Resolver",
     "Route",

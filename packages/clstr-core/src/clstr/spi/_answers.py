@@ -11,13 +11,13 @@ from clstr._context import is_refusal_of
 from clstr._limits import MAX_ERROR_BYTES, MAX_TYPE_CHARACTERS
 from clstr._messages.error_wire import clip, encode_error
 from clstr._messages.wire import Codec
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._held_answers import HeldAnswers
 from clstr.spi._link import Link
-from clstr.spi._notify_log import NotifyLog
 from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._stats import Stats
 from clstr.spi._unsent_answers import UnsentAnswers
@@ -67,7 +67,7 @@ class Answers:
         self._patience = patience
         self.unsent: UnsentAnswers = UnsentAnswers(self._offer, link.destination, deadlines, budget, self.dropped)
         self.held: HeldAnswers = HeldAnswers(link, self._send, deadlines, budget, dropped=self.dropped, logger=logger)
-        self._notify_log = NotifyLog(logger, clock)
+        self._log = RateLimitedLog(logger, clock=clock)
 
     def refuse(self, delivery: Delivery, error: ClstrError) -> None:
         """Answer that the message never ran."""
@@ -83,7 +83,7 @@ class Answers:
             kind = type(result).__name__
             self._fail(delivery, HandlerError("TypeError", f"the handler returned {kind}, not bytes or None"))
         elif len(result) > self._payload_limit.current():
-            self._logger.warning("a reply has %d bytes, too many (%s)", len(result), str(delivery))
+            self._log.say(logging.WARNING, "a reply has %d bytes, too many (%s)", len(result), delivery)
             self._fail(delivery, self._payload_limit.exceeded(len(result), is_reply=True))
         elif not delivery.oneway and not delivery.answered:
             self._reply(delivery, result)
@@ -100,7 +100,7 @@ class Answers:
         """Answer that the handler had its time."""
         if not delivery.answered:
             self._stats.handler_timeouts += 1
-            self._logger.warning("a handler was cancelled after %.3g s (%s)", delivery.timeout, str(delivery))
+            self._log.say(logging.WARNING, "a handler was cancelled after %.3g s (%s)", delivery.timeout, delivery)
         self._fail(delivery, HandlerTimeoutError(delivery.envelope.shard, delivery.timeout))
 
     def refuse_unread(self, codec: Codec, to: object, error: ClstrError) -> None:
@@ -117,16 +117,19 @@ class Answers:
     def refuse_unread_notify(self, shard: int, message_type: str, error: ClstrError) -> None:
         """Note that a notify was refused before it became a delivery."""
         self._stats.refused += 1
+        self._notify_failed(f"shard {shard}, type {clip(message_type, MAX_TYPE_CHARACTERS)!r}", error)
+
+    def _notify_failed(self, what: object, error: ClstrError) -> None:
+        """Say in the log that a notify failed: nobody else hears of it (T12)."""
         self._stats.notify_failures += 1
-        self._notify_log.failed(f"shard {shard}, type {clip(message_type, MAX_TYPE_CHARACTERS)!r}", str(error))
+        self._log.say(logging.WARNING, "a notify failed (%s): %s: %s", what, type(error).__name__, _message(error))
 
     def _fail(self, delivery: Delivery, error: ClstrError) -> None:
         if delivery.answered:
             return
         delivery.answered = True
         if delivery.oneway:
-            self._stats.notify_failures += 1
-            self._notify_log.failed(delivery, f"{type(error).__name__}: {_message(error)}")
+            self._notify_failed(delivery, error)
         elif delivery.to is not None:
             self._send(delivery.to, self._encode(delivery.codec, error), delivery.expires)
 
@@ -166,8 +169,8 @@ class Answers:
     def _offer(self, to: object, body: bytes) -> bool:
         try:
             return self._link.reply(to, body)
-        except Exception:  # it must not raise; if it does, that costs one answer, not the slot or the timers
-            self._logger.exception("the link failed to send an answer")
+        except Exception as error:  # noqa: BLE001 -- it must not raise; if it does, that costs one answer, and no slot
+            self._log.say(logging.ERROR, "the link failed to send an answer", kind=type(error), error=error)
             self.dropped(1)
             return True
 

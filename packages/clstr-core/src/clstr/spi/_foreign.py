@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from clstr._messages.wire import Buffer
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.spi._link import Link
 from clstr.spi._pending import Pending
 from clstr.spi._stats import Stats
@@ -25,27 +26,20 @@ class ForeignReplies:
         self._link = link
         self._stats = stats
         self._logger = logger
-        self._clock = clock
-        self._quiet_until = float("-inf")
+        self._log = RateLimitedLog(logger, seconds=QUIET_SECONDS, clock=clock)
 
     def note(self, pending: Pending, body: Buffer, why: Exception) -> None:
         """Note that ``body`` arrived for ``pending`` and is no reply, and ``why``."""
         self._stats.foreign_replies += 1
         self._logger.debug("not a reply: %s", why)
         pending.foreign = self._describe(body)
-        now = self._clock()
-        if now >= self._quiet_until:
-            self._quiet_until = now + QUIET_SECONDS
-            self._logger.warning(
-                "an answer to a request for shard %d was no reply, %d so far: %s",
-                pending.shard,
-                self._stats.foreign_replies,
-                pending.foreign,
-            )
+        self._log.say(
+            logging.WARNING, "an answer to a request for shard %d was no reply: %s", pending.shard, pending.foreign
+        )
 
     def _describe(self, body: Buffer) -> str:
         try:
             return self._link.describe_foreign(body) or UNKNOWN
-        except Exception:  # a defect of the link must not cost the reader
-            self._logger.exception("the link failed to describe a foreign answer")
+        except Exception as error:  # noqa: BLE001 -- a defect of the link must not cost the reader
+            self._log.say(logging.ERROR, "the link failed to describe a foreign answer", kind=type(error), error=error)
             return UNKNOWN

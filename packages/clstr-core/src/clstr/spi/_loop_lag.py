@@ -8,12 +8,14 @@ import logging
 from collections.abc import Callable
 
 from clstr._messages.envelope import Envelope
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.spi._stats import Stats
 
 INTERVAL = 0.25  # seconds between measurements: a stall is measured short by this at most
 THRESHOLD = 0.5  # seconds of lag worth a warning: callers notice it, and garbage collection seldom takes as long
 QUIET_SECONDS = 10.0  # a loop that is blocked again and again must not be busy with logging too
 MAX_NAMED = 3  # handlers that one line names
+BLOCKED = "the event loop was blocked, or the process did not run, for %.2f s%s; move blocking calls to a thread"
 
 
 class LoopLag:
@@ -45,15 +47,13 @@ class LoopLag:
     ) -> None:
         self._loop = loop
         self._stats = stats
-        self._logger = logger
+        self._log = RateLimitedLog(logger, seconds=QUIET_SECONDS, clock=loop.time)
         self._is_needed = is_needed
         self._running = running
         self._context = contextvars.Context()  # not that of the message that arms the timer: it would live on in it
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._culprits: list[str] = []
-        self._unsaid = 0
-        self._quiet_until = float("-inf")
         self.is_armed: bool = False
         self.recent: dict[str, int] = {}
 
@@ -82,23 +82,12 @@ class LoopLag:
         self._stats.longest_loop_lag = max(self._stats.longest_loop_lag, lag)
         if lag >= THRESHOLD:
             self._stats.loop_stalls += 1
-            self._warn(lag)
+            self._log.say(logging.WARNING, BLOCKED, lag, self._suspects())
         self._timer = None
         if self._is_needed():
             self.arm()
         else:
             self.is_armed = False
-
-    def _warn(self, lag: float) -> None:
-        now = self._loop.time()
-        if now < self._quiet_until:
-            self._unsaid += 1
-            return
-        self._quiet_until = now + QUIET_SECONDS
-        more = f" ({self._unsaid} more since the last such line)" if self._unsaid else ""
-        self._unsaid = 0
-        text = "the event loop was blocked, or the process did not run, for %.2f s%s%s; move blocking calls to a thread"
-        self._logger.warning(text, lag, self._suspects(), more)
 
     def _suspects(self) -> str:
         """Name the handlers that blocked the loop if that is known, else those that ran meanwhile."""

@@ -22,6 +22,7 @@ from clstr._messages.wire import (
     read_sender,
     sniff,
 )
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import (
     ClstrError,
     ConnectionLostError,
@@ -52,6 +53,7 @@ class Receiver:
         self._link = engine.link
         self._clock = loop.time
         self._logger = logger
+        self._log = RateLimitedLog(logger, clock=loop.time)
         self._foreign = ForeignReplies(engine.link, engine.stats, logger, loop.time)
         maximum = engine.limits.max_payload_bytes
         self._max_payload_bytes = maximum
@@ -61,8 +63,10 @@ class Receiver:
         """A message for ``shard`` arrived."""
         try:
             self._receive(shard, body, to)
-        except Exception:  # a defect of ours or of the link must cost one message, not the reader
-            self._logger.exception("a message for shard %s could not be received", shard)
+        except Exception as error:  # noqa: BLE001 -- a defect of ours or of the link costs one message, not the reader
+            self._log.say(
+                logging.ERROR, "a message for shard %s could not be received", shard, kind=type(error), error=error
+            )
             self._engine.stats.garbage += 1
 
     def _receive(self, shard: int, body: Buffer, to: object) -> None:
@@ -177,8 +181,8 @@ class Receiver:
         except ClstrError as error:
             self.garbage(str(error))
             return error
-        except Exception:  # as for a request
-            self._logger.exception("a reply could not be read")
+        except Exception as error:  # noqa: BLE001 -- as for a request
+            self._log.say(logging.ERROR, "a reply could not be read", kind=type(error), error=error)
             self._engine.stats.garbage += 1
             return InvalidReplyError("the reply could not be read")
 
