@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -16,7 +17,13 @@ from nats.aio.msg import Msg
 
 import clstr
 from clstr import Envelope
-from clstr.errors import EnvelopeExpiredError, HandlerError, HandlerTimeoutError, MissingKeyHeaderError
+from clstr.errors import (
+    EnvelopeExpiredError,
+    HandlerError,
+    HandlerTimeoutError,
+    MissingKeyHeaderError,
+    RequestTimeoutError,
+)
 from clstr_testing import Server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
@@ -186,3 +193,33 @@ async def test_peers_of_two_codecs_understand_each_other(
     node, client = [await connect(server.port, query=f"?codec={codec}") for codec in codecs]
     await node.subscribe([1], handler)
     assert await client.request(Envelope(shard=1, type="t", data=b"\x00\xff")) == b"\x00\xff"
+
+
+async def test_a_go_node_that_is_asked_in_msgpack_is_guessed_at(server: Server, connect: Connect, go: Client) -> None:
+    """It drops what it cannot read; what a node has answered before is not a Go node's."""
+
+    async def read_like_go(message: Msg) -> None:
+        with contextlib.suppress(ValueError):
+            await go.publish(json.loads(message.data)["reply_to"], WIRE["replies"][0]["wire"].encode())
+
+    silent = asyncio.Event()
+
+    async def handler(_: Envelope) -> bytes:
+        if silent.is_set():
+            await asyncio.sleep(60)
+        return b"x"
+
+    await go.subscribe("clstr.shard.1", cb=read_like_go)
+    await go.flush()
+    node = await connect(server.port)
+    await node.subscribe([2], handler)
+    client = await connect(server.port, query="?codec=msgpack")
+    with pytest.raises(RequestTimeoutError, match=r"shard 1 has answered no request .*if a Go node.*codec=json"):
+        await client.request(Envelope(shard=1, type="t"), timeout=0.05)
+    assert await client.request(Envelope(shard=2, type="t")) == b"x"
+    silent.set()
+    with pytest.raises(RequestTimeoutError) as caught:
+        await client.request(Envelope(shard=2, type="t"), timeout=0.05)
+    assert caught.value.reason == ""
+    reads_json = await connect(server.port)
+    assert await reads_json.request(Envelope(shard=1, type="t")) == b'{"id":"1"}'

@@ -319,6 +319,22 @@ async def test_the_link_may_know_why_a_request_got_no_answer(open_engine: OpenEn
     assert (caught.value.shard, caught.value.timeout) == (1, 2)
 
 
+async def test_a_link_that_asks_is_told_which_shards_have_answered(open_engine: OpenEngine) -> None:
+    link = FakeLink()
+    link.answered_shards = set()
+    engine = await open_engine(link)
+    answers: list[tuple[int, bytes | ClstrError]] = [(1, b""), (2, DrainingError(2))]
+    for shard, answer in answers:
+        request = await begin(engine, message(shard=shard))
+        link.answer(link.sent[-1], answer)
+        await asyncio.wait([request])
+    request = await begin(engine, message(shard=3))
+    link.sink.refused(link.sent[-1].token, NoShardSubscriberError(3))  # by the broker: no node
+    with pytest.raises(NoShardSubscriberError):
+        await request
+    assert link.answered_shards == {1, 2}
+
+
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf"), MAX_SECONDS + 1])
 async def test_a_timeout_must_be_finite_and_positive(engine: Engine, timeout: float) -> None:
     for call in (engine.request, engine.notify):

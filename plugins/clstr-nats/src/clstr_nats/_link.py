@@ -29,6 +29,10 @@ NO_RESPONDERS = b"NATS/1.0 503"
 MISSED_HEARTBEATS = 3
 PROBE_INTERVAL = 10.0  # seconds between two probes after requests without an answer: who listens gets them all
 ASK_AGAIN_AFTER = 0.05  # seconds in which every server of a cluster learns who holds what
+NEVER_ANSWERED = (
+    "shard {} has answered no request of this transport yet, which sends codec=msgpack: if a Go node holds it, connect "
+    "with codec=json, all that Go nodes read"
+)
 MAX_UNSENT_BYTES = 32 * 1024 * 1024  # more than max_inflight_bytes in base64: what is beyond it waits for a dead socket
 
 
@@ -41,13 +45,22 @@ class NatsLink(Link):
         subjects: What this peer's messages are called.
         heartbeat: Seconds between PINGs.
         logger: Where it says what happened to the connection.
+        is_read_by_go: Whether clstr-go's nodes can read what is sent, which is so with ``codec=json`` alone.
     """
 
     size_setting = "max_payload in the NATS server's configuration"
     _sink: Sink
     _rights: Rights
 
-    def __init__(self, dialer: Dialer, subjects: Subjects, heartbeat: float, logger: logging.Logger) -> None:
+    def __init__(
+        self,
+        dialer: Dialer,
+        subjects: Subjects,
+        heartbeat: float,
+        logger: logging.Logger,
+        *,
+        is_read_by_go: bool = True,
+    ) -> None:
         self._dialer = dialer
         self._subjects = subjects
         self._shard_begins = subjects.shard_begins
@@ -65,6 +78,7 @@ class NatsLink(Link):
         self._notifies: list[int] = []
         self._bystanders = Bystanders(subjects, logger)
         self._probe_again_at = 0.0
+        self.answered_shards = None if is_read_by_go else set()
         self._told: list[int] = []  # shards that it was logged of that the server refuses them
 
     # Its life.
@@ -117,13 +131,19 @@ class NatsLink(Link):
         if not pong.cancelled():
             self._bystanders.passed(was_denied=not self._rights.may_probe)
 
-    def why_unanswered(self, shard: int) -> str:  # noqa: ARG002 -- it is the same for all
-        """Say who listens to every shard, and look again: that may have begun, or ended, since the last probe."""
+    def why_unanswered(self, shard: int) -> str:
+        """
+        Say who listens to every shard, or that a Go node may hold this one and cannot read what was sent.
+
+        Who listens is asked again: that may have begun, or ended, since the last probe.
+        """
         connection, now = self._connection, asyncio.get_running_loop().time()
         if connection is not None and self._rights.may_probe and now >= self._probe_again_at:
             self._probe_again_at = now + PROBE_INTERVAL
             self._probe(connection)
-        return self._bystanders.found
+        if self._bystanders.found or self.answered_shards is None or shard in self.answered_shards:
+            return self._bystanders.found
+        return NEVER_ANSWERED.format(shard)
 
     async def _beat(self, connection: Connection) -> None:
         """Ask whether the server still answers, and for shards that it has refused."""

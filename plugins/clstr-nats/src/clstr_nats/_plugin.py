@@ -23,7 +23,8 @@ async def open_nats(url: TransportURL, options: ConnectOptions) -> Transport:
         warn_of_exposed_file(what, path, options.logger)
     dialer = Dialer(chosen, options.peer_id, options.connect_timeout, options.logger)
     subjects = Subjects(chosen.prefix, chosen.inbox_prefix)
-    link = NatsLink(dialer, subjects, chosen.heartbeat, options.logger)
+    is_read_by_go = chosen.codec == "json"
+    link = NatsLink(dialer, subjects, chosen.heartbeat, options.logger, is_read_by_go=is_read_by_go)
     return await Engine(link, limits=options.limits, codec=chosen.codec, logger=options.logger).open()
 
 

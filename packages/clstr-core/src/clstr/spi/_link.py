@@ -92,10 +92,13 @@ class Link(ABC):
         max_message_bytes: Bytes of the largest body that the broker carries, known after `open`; ``None`` is no limit.
             The link may change it at any time.
         size_setting: What to raise for larger bodies, as users know it; empty if nothing can be.
+        answered_shards: The shards that have answered a request of this peer, for links whose `why_unanswered` needs
+            them: such a link sets it to an empty set before `open`, and the engine adds to it. ``None`` is not needed.
     """
 
     max_message_bytes: int | None = None
     size_setting: str = ""
+    answered_shards: set[int] | None = None
 
     @abstractmethod
     async def open(self, sink: Sink) -> None:

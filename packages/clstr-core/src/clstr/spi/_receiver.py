@@ -54,6 +54,7 @@ class Receiver:
         self._clock = loop.time
         self._logger = logger
         self._log = RateLimitedLog(logger, clock=loop.time)
+        self._answered_shards = engine.link.answered_shards
         self._foreign = ForeignReplies(engine.link, engine.stats, logger, loop.time)
         maximum = engine.limits.max_payload_bytes
         self._max_payload_bytes = maximum
@@ -172,6 +173,8 @@ class Receiver:
             if len(body) > self._max_body_bytes:
                 raise PayloadTooLargeError(len(body), self._max_body_bytes, is_reply=True)
             frame = decode_reply(body, self._codec)
+            if self._answered_shards is not None:
+                self._answered_shards.add(pending.shard)
             if frame.err or frame.code:
                 return read_held(frame) or decode_error(frame)
             return frame.data or b""
