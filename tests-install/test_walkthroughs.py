@@ -45,9 +45,9 @@ def test_the_template_becomes_a_project(tmp_path: Path, environment: Mapping[str
     follow(read(TEMPLATE / "README.md"), tmp_path, environment)
 
 
-def test_the_suite_takes_fewer_than_ten_lines() -> None:
+def test_the_suite_takes_fewer_than_ten_lines_beside_imports() -> None:
     tests = [step.text for step in steps(read(GUIDE)) if isinstance(step, File) and "conformance" in step.name]
-    assert len([line for line in tests[0].splitlines() if line.strip()]) < 10
+    assert len([line for line in tests[0].splitlines() if line.strip() and "import" not in line]) < 10
 
 
 def test_the_link_takes_about_180_lines() -> None:
