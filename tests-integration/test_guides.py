@@ -11,7 +11,7 @@ import pytest
 
 GUIDES = Path(__file__).parents[1] / "docs" / "guides"
 BLOCKS = {  # how many tests each block has, in order: a block that is lost, or collects nothing, is noticed
-    "actors.md": [1, 1, 1, 1],
+    "actors.md": [1, 1, 1, 1, 1],
     "deploying.md": [1],
     "errors-and-retries.md": [1, 1, 1],
     "testing-transports.md": [60, 1, 1, 1, 1, 1],
