@@ -82,7 +82,7 @@ def script(page: list[File | Command]) -> str:
 def _in_background(command: Command, log: str) -> str:
     """Start a server, and go on when it has printed the last line that the page says it prints."""
     awaited = command.output.strip().rpartition("\n")[2].rpartition("...")[2].strip()
-    start = f"{command.line.removesuffix('&')} > {log} 2>&1 &"
+    start = f": > {log}\n{command.line.removesuffix('&')} >> {log} 2>&1 &"  # grep may be faster than the shell's child
     return f"{start}\nuntil grep -qF -- {shlex.quote(awaited)} {log}; do kill -0 $! && sleep 0.05; done; cat {log}"
 
 

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import clstr
 from bench.contender import Ask, Contender, Load, Prepare
 
+PATIENCE = 60.0  # seconds in which a connection must be there: several processes start at once, on few cores
+
 
 class Raw(Contender):
     """Echoes bytes."""
@@ -26,7 +28,7 @@ class Raw(Contender):
         """Own a node's share of the shards."""
         names = [f"node-{number}" for number in range(self.place.nodes)]
         async with (
-            clstr.connect(self.url(node)) as transport,
+            clstr.connect(self.url(node), connect_timeout=PATIENCE) as transport,
             clstr.Node(transport, self.handler(), node_id=names[node], nodes=names, num_shards=self.place.shards),
         ):
             yield
@@ -34,7 +36,7 @@ class Raw(Contender):
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Prepare]:
         """Connect, and reach every node."""
-        async with clstr.connect(self.url()) as transport:
+        async with clstr.connect(self.url(), connect_timeout=PATIENCE) as transport:
             client = clstr.Client(transport, num_shards=self.place.shards, retry_undelivered=True)
             for shard in range(self.place.shards):
                 await client.shard(shard).get_node_info()
