@@ -1,4 +1,4 @@
-"""The project's checks: ``nox`` runs what CI runs, ``nox -l`` lists them all."""
+"""The project's checks: ``nox`` runs those of every change, ``nox -t full`` the long ones; ``nox -l`` lists all."""
 
 import dataclasses
 import os
@@ -75,12 +75,15 @@ PARALLEL = "--numprocesses=3"  # on two cores, since most tests wait for brokers
 SUITES = {
     path.parts[1].removeprefix("clstr-"): path for path in sorted(Path("plugins").glob("*/tests/test_conformance.py"))
 }
-SUITES["unix"] = Path("tests-integration/test_conformance.py")
+SUITES["unix"] = Path("tests-integration/clusters/test_conformance.py")
 
+
+FULL = ["full"]  # the tag of what CI runs after a plain `nox`
+INTEGRATION = [f"tests-integration/{name}" for name in ("bench", "chaos", "clusters", "fuzz", "pages", "simulation")]
 
 # What shows that links lose their connections and come back.
 LINK_TESTS = [
-    Path("tests-integration/test_broker_links.py"),
+    Path("tests-integration/clusters/test_broker_links.py"),
     *(path for name in ("link", "session") for path in sorted(Path("plugins").glob(f"*/tests/test_{name}.py"))),
 ]
 
@@ -117,11 +120,8 @@ def typecheck(session: nox.Session) -> None:
     install(session, *pins("typecheck"), editable=False)
     for member in MEMBERS:
         session.run("mypy", member.path / "src", member.path / "tests", *session.posargs)
-    session.run("mypy", "noxfile.py", "conftest.py", "docs/examples", *session.posargs)
+    session.run("mypy", "noxfile.py", "conftest.py", *sorted(Path("docs/examples").glob("*.py")), *session.posargs)
     session.run("mypy", "tests-integration", *session.posargs)
-    session.run("mypy", "tests-install", *session.posargs)
-    session.run("mypy", "tests-release", *session.posargs)
-    session.run("mypy", "tests-site", *session.posargs)
     python = f"--pythonpath={session.bin}/python"  # else it takes a .venv that it finds
     session.run("basedpyright", python, "packages/clstr-core/tests/typing/reply_types.py")  # infers as mypy does
     for member in MEMBERS:
@@ -156,7 +156,7 @@ def tests_uvloop(session: nox.Session) -> None:
     session.run("pytest", PARALLEL, "--uvloop", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=FULL, default=False)
 def build(session: nox.Session) -> None:
     """Build every member's sdist and wheel into dist/."""
     session.install(*pins("build"))
@@ -166,36 +166,33 @@ def build(session: nox.Session) -> None:
     session.run("hatch", "build", "--all", env={"HATCH_DATA_DIR": str(environments)})
 
 
-@nox.session(requires=["build"], reuse_venv=False)
+@nox.session(requires=["build"], reuse_venv=False, tags=FULL, default=False)
 @nox.parametrize("member", [nox.param(member, id=member.name) for member in MEMBERS])
 def wheels(session: nox.Session, member: Member) -> None:
-    """Test a wheel beside those of clstr-core and clstr-testing alone, a transport's by its conformance suite."""
-    present = {member.name, "clstr-core", "clstr-testing"}
-    session.install(*pins("test"), *(str(other.wheel) for other in MEMBERS if other.name in present))
+    """
+    Test a wheel beside those of clstr-core and clstr-testing alone, a transport's by its conformance suite.
+
+    Every dependency has the lowest version that is admitted: the session ``tests`` has the newest.
+    """
+    present = [other for other in MEMBERS if other.name in {member.name, "clstr-core", "clstr-testing"}]
+    bounds = (bound for other in present for bound in other.lower_bounds())
+    chosen = {Requirement(line).name: line for line in [*pins("test"), *bounds]}  # a bound replaces a tool's pin
+    session.install(*chosen.values(), *(str(other.wheel) for other in present))
     session.run("pytest", PARALLEL, *member.proof, *session.posargs)
 
 
-@nox.session(requires=["build"])
+@nox.session(requires=["build"], tags=FULL, default=False)
 def installs(session: nox.Session) -> None:
     """Install the wheels into fresh environments, as readers of the documentation would."""
     session.install(*pins("installs"))
-    session.run("pytest", "tests-install", *session.posargs)
+    session.run("pytest", "tests-integration/install", *session.posargs)
 
 
-@nox.session(name="release-check", requires=["build"])
+@nox.session(name="release-check", requires=["build"], tags=FULL, default=False)
 def release_check(session: nox.Session) -> None:
     """Hold what is built, the changelog and the interfaces to what a release needs: ``-- --release v0.1.0`` for one."""
     session.install(*pins("release"))
-    session.run("pytest", "tests-release", *session.posargs)
-
-
-@nox.session
-def minimums(session: nox.Session) -> None:
-    """Run what shows that the members work with the lowest versions of their direct dependencies."""
-    bounds = (bound for member in MEMBERS for bound in member.lower_bounds())
-    chosen = {Requirement(line).name: line for line in [*pins("test"), *bounds]}  # a bound replaces a tool's pin
-    install(session, *chosen.values())
-    session.run("pytest", PARALLEL, *(argument for member in MEMBERS for argument in member.proof), *session.posargs)
+    session.run("pytest", "tests-integration/release", *session.posargs)
 
 
 @nox.session
@@ -203,10 +200,10 @@ def docs(session: nox.Session) -> None:
     """Build the documentation, and look at it in a browser; a broken link or reference fails."""
     session.install(*pins("docs"))
     session.run("mkdocs", "build", "--strict", env={"NO_MKDOCS_2_WARNING": "1"})
-    session.run("pytest", "tests-site", *session.posargs)
+    session.run("pytest", "tests-integration/website", *session.posargs)
 
 
-@nox.session(default=False)  # the sessions tests, wheels and integration run all of these, among others
+@nox.session(default=False)  # the sessions `tests` and `integration` run all of these, among others
 @nox.parametrize("suite", [nox.param(suite, id=name) for name, suite in SUITES.items()])
 def conformance(session: nox.Session, suite: Path) -> None:
     """Hold a transport against the contract that every transport owes."""
@@ -214,23 +211,23 @@ def conformance(session: nox.Session, suite: Path) -> None:
     session.run("pytest", suite, *session.posargs)
 
 
-@nox.session
+@nox.session(tags=FULL, default=False)
 def integration(session: nox.Session) -> None:
     """Run the tests that need several distributions, processes or brokers at once."""
     install(session, *pins("integration"))
-    session.run("pytest", PARALLEL, "--dist=loadgroup", "tests-integration", *session.posargs)
+    session.run("pytest", PARALLEL, "--dist=loadgroup", *INTEGRATION, *session.posargs)
     if not session.posargs:  # uvloop's sockets fail in other ways than asyncio's; the rest is run by `tests_uvloop`
         session.run("pytest", PARALLEL, "--uvloop", *LINK_TESTS)
 
 
-@nox.session
+@nox.session(tags=FULL, default=False)
 def fuzz(session: nox.Session) -> None:
     """Feed everything that reads bytes of strangers with what nobody should send: ``-- --seconds 3600`` for long."""
     install(session, *pins("fuzz"))
     session.run("python", "tests-integration/fuzz/run.py", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=FULL, default=False)
 def chaos(session: nox.Session) -> None:
     """Break clusters of real processes at random, and judge them; with arguments: ``-- --minutes 30 --seed 7``."""
     install(session, *pins("chaos"))
@@ -251,7 +248,7 @@ def bench(session: nox.Session) -> None:
     session.run("python", "tests-integration/bench/run.py", *session.posargs)
 
 
-@nox.session
+@nox.session(tags=FULL, default=False)
 def demo(session: nox.Session) -> None:
     """Show a cluster at work: nodes, keyed requests, a hand-over; with ``-- --broker nats`` on a real broker."""
     install(session, *pins("brokers"))

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from bench.contender import Contender, Load, Place, Prepare
 from bench.contenders.table import CONTENDERS
-from orders import obey
+from chaos.orders import obey
 
 
 class Worker:

@@ -29,9 +29,9 @@ from chaos.actors import TYPES as ACTOR_TYPES
 from chaos.actors import Depositor, accounts
 from chaos.defects import DEFECTS
 from chaos.load import Load, reply_to
+from chaos.orders import Commands, obey
 from clstr.spi import Engine
 from clstr_testing import Journal
-from orders import Commands, obey
 
 T = TypeVar("T")
 STUBBORN = 1.0  # seconds for which a handler ignores that it was cancelled

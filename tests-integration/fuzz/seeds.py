@@ -11,9 +11,9 @@ from clstr.errors import OverloadedError
 from clstr.spi import pack
 from clstr_redis import _frames as redis_frames
 from clstr_zmq import _protocol as zmq
+from clusters.unix_frames import Frame, Kind
 from fuzz.zmq_peer import BAD_PLACE, REQUEST, hello
 from fuzz.zmq_script import BEAT, DEAF, LEAVE, LONG, RAW, SEVERAL, passes, says
-from unix_frames import Frame, Kind
 
 URLS = ("nats://user:secret@host:4222,[::1]:4223/path?prefix=a.b&codec=json", "memory://name", "redis+unix:///a/b")
 CREDENTIALS = (b"NATS USER JWT", b"USER NKEY SEED")

@@ -40,9 +40,9 @@ from clstr_redis._dialer import Dialer
 from clstr_redis._link import RedisLink
 from clstr_redis._names import Names
 from clstr_redis._options import Options
+from clusters.unix_link import UnixLink
 from fuzz.folder import folder
 from fuzz.zmq_targets import zmq_files, zmq_frame, zmq_inbox, zmq_outbox, zmq_zap
-from unix_link import UnixLink
 
 SHARD = 1
 TOKEN = 7

@@ -1,0 +1,1 @@
+"""The built wheels, installed as readers would."""

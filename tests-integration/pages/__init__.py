@@ -1,0 +1,1 @@
+"""What the pages and the example programs say is true."""

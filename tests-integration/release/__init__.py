@@ -1,0 +1,1 @@
+"""What is built is fit to be published."""
