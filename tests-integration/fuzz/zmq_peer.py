@@ -93,12 +93,23 @@ class Router:
 class Dealer:
     """A connection to somebody's inbox."""
 
-    def __init__(self, place: Place, user: Outbox, deliver: Callable[[Dealer, bytes], None]) -> None:
-        self.place, self.user, self.deliver = place, user, deliver
+    def __init__(self, place: Place, deliver: Callable[[Dealer, bytes], None]) -> None:
+        self.place, self.deliver = place, deliver
+        self.user: Outbox | None = None
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_deaf = self.is_closed = False
 
+    def attach(self, user: Outbox) -> None:
+        """Give ``user`` what arrives."""
+        self.user = user
+
+    def receive(self, *parts: bytes) -> None:
+        """Let parts of a message arrive, if somebody uses it."""
+        if self.user is not None and not self.is_closed:
+            self.user.receive([Frame(part) for part in parts])  # type: ignore[misc]  # a part of a frame
+
     def send(self, message: bytes) -> bool:
-        """Send, as `clstr_zmq._sockets.Dealer` does."""
+        """Send, as `clstr_zmq._dealer.Dealer` does."""
         if not self.is_deaf:
             self.deliver(self, message)
         return not self.is_deaf
@@ -121,9 +132,9 @@ class Sockets:
         """Bind the inbox."""
         return self._peer.router, endpoint
 
-    def dealer(self, _endpoint: str, user: Outbox, _secure: object) -> Dealer:
+    def dealer(self, endpoint: str, secure: object) -> Dealer:
         """Connect to an inbox."""
-        return self._peer.dial(user.place, user)
+        return self._peer.dial(Place(address=endpoint))
 
     def close(self) -> None:
         """Close nothing."""
@@ -151,11 +162,11 @@ class Peer:
         self.rebuffs: list[Message] = []  # what a good neighbour should not hear
         self.tokens = itertools.count(1)
 
-    def dial(self, place: Place, user: Outbox) -> Dealer:
+    def dial(self, place: Place) -> Dealer:
         """Connect to an inbox: to the good one, and to the bad one, at once."""
-        dealer = self.dealers[place.address] = Dealer(place, user, self._at_inbox)
+        dealer = self.dealers[place.address] = Dealer(place, self._at_inbox)
         if place in {GOOD_PLACE, BAD_PLACE}:
-            self.loop.call_soon(user.connected)
+            dealer.opened.set_result(None)
         return dealer
 
     # The neighbours.
@@ -181,11 +192,7 @@ class Peer:
         if dealer.place == GOOD_PLACE:
             answer = [frame for each in told for frame in _good_inbox_answers(each)]
             if answer:
-                self.loop.call_soon(self._hear, dealer, pack(answer))
-
-    def _hear(self, dealer: Dealer, message: bytes) -> None:
-        if not dealer.is_closed:
-            dealer.user.receive([Frame(message)])  # type: ignore[list-item]  # a part of a frame
+                self.loop.call_soon(dealer.receive, pack(answer))
 
     def say(self, route: bytes, *frames: bytes) -> None:
         """Let somebody say something to the inbox."""
@@ -234,7 +241,7 @@ class Peer:
                 await self._let_pass(how, [])
             elif (dealer := self.dealers.get(BAD_PLACE.address)) is not None and not dealer.is_closed:
                 dealer.is_deaf |= how == DEAF
-                dealer.user.receive([Frame(part) for part in parts(how, body)])  # type: ignore[misc]  # as above
+                dealer.receive(*parts(how, body))
             await asyncio.sleep(0)
             self.check_bounds()
 

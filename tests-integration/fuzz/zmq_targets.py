@@ -9,6 +9,7 @@ from contextlib import suppress
 import zmq
 from zmq.utils import z85
 
+from clstr.spi import RateLimitedLog
 from clstr_zmq._curve import DOMAIN, Curve, Security, read_peers
 from clstr_zmq._key_files import read_key_file
 from clstr_zmq._protocol import Answer, Request, decode, encode, encode_answer, encode_request
@@ -69,7 +70,9 @@ def _security() -> tuple[Security, bytes]:
     peers = folder() / "peers"
     peers.write_text(f"good {public}\n")
     curve = Curve(name="home", public_key=public, secret_key=secret, peers_file=peers)
-    return Security(curve, "home", LOGGER), z85.decode(public)
+    security = Security(curve, "home", LOGGER)
+    security._log = RateLimitedLog(LOGGER, clock=lambda: 0.0)  # no loop runs
+    return security, z85.decode(public)
 
 
 def zmq_zap(data: bytes) -> None:

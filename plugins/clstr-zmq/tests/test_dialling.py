@@ -15,11 +15,12 @@ import zmq
 
 import clstr
 from clstr.spi import Engine, Limits
-from clstr_zmq import _outbox
+from clstr_zmq import _dial, _sockets
 from clstr_zmq._counters import Counters
 from clstr_zmq._directory import Seed
 from clstr_zmq._link import ZmqLink
 from clstr_zmq._options import Bind, Options
+from clstr_zmq._protocol import Place
 from clstr_zmq._sockets import Sockets, set_nothing
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
@@ -53,9 +54,11 @@ async def open_peer(new_port: NewPort) -> AsyncIterator[Callable[..., Awaitable[
     """Open peers, each with an inbox that it advertises by a name, and a name server of its own."""
     opened: list[Engine] = []
 
-    async def open_one(names: Names, advertised: str = "", bind: str = "127.0.0.1", **options: Any) -> Engine:
+    async def open_one(
+        names: Names, advertised: str = "", bind: str = "127.0.0.1", port: int = 0, **options: Any
+    ) -> Engine:
         if advertised:
-            port = new_port()
+            port = port or new_port()
             options["bind"] = Bind(endpoint=f"tcp://{bind}:{port}", host=advertised)
         link = ZmqLink(
             Options(**options), peer_id=f"p{len(opened)}", epoch=1, max_bytes=2**22, logger=LOGGER, lookup=names
@@ -127,6 +130,47 @@ async def test_every_address_of_a_name_is_tried(open_peer: Any) -> None:
     assert names.asked.count("many") > asked  # looked up anew, since it may have moved
 
 
+async def test_a_mute_address_of_a_name_does_not_keep_the_next_one_waiting(
+    open_peer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system accepts a connection to it, and nobody shakes hands: ZeroMQ would give it up after an hour."""
+    for name in ("HANDSHAKE_MS", "CONNECT_MS"):
+        monkeypatch.setattr(_sockets, name, 3_600_000)
+    monkeypatch.setattr(_dial, "DIAL_TIMEOUT", 3600.0)
+    names = Names(many=["127.0.0.9", "127.0.0.1"])
+    seed = await open_peer(names, "127.0.0.1")
+    owner = await open_peer(names, "many", seeds=seeds(seed))
+    await owner.subscribe([0], echo)
+    port = int(str(link_of(owner).me.inbox).partition("many:")[2].partition("'")[0])
+    with socket.create_server(("127.0.0.9", port)):
+        client = await open_peer(names, seeds=seeds(seed))
+        await answered(client)
+
+
+async def test_an_address_behind_which_nobody_speaks_as_we_do_is_tried_last_the_next_time(
+    open_peer: Any, new_port: NewPort
+) -> None:
+    """It shakes hands, and welcomes nobody."""
+    port = new_port()
+    names = Names(many=["127.0.0.9", "127.0.0.1"])
+    deaf = Sockets(Counters(), LOGGER)
+    deaf.router(f"tcp://127.0.0.9:{port}", lambda _: None, set_nothing)
+    owner = await open_peer(names, "many", bind="127.0.0.1", port=port)
+    await owner.subscribe([0], echo)
+    client = await open_peer(names)
+    link_of(client).heard_of([Place(address=f"tcp://many:{port}")])
+    [outbox] = link_of(client)._directory
+    async with asyncio.timeout(20):
+        while outbox._connection is None:  # noqa: ASYNC110 -- ZeroMQ's threads tell no event
+            await asyncio.sleep(0.01)
+    assert "127.0.0.9" in outbox._endpoint
+    outbox.lost("the test says so")
+    await answered(client)
+    assert "127.0.0.1" in outbox._endpoint
+    deaf.close()
+    await deaf.wait_closed()
+
+
 async def test_a_name_that_is_unknown_is_looked_up_again(open_peer: Any, caplog: pytest.LogCaptureFixture) -> None:
     names = Names()
     seed = await open_peer(names, "127.0.0.1")
@@ -183,14 +227,14 @@ async def test_a_dial_that_zeromq_gives_up_in_silence_is_tried_again(
     connect: Connect, new_port: NewPort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own thread finds no descriptor: there is no event, and heartbeats are far apart."""
-    monkeypatch.setattr(_outbox, "DIAL_TIMEOUT", 0.05)
+    monkeypatch.setattr(_dial, "DIAL_TIMEOUT", 0.05)
     port = new_port()
     with monkeypatch.context() as shortage:
         shortage.setattr(zmq.Socket, "connect", _connect_nothing)
         client = await connect(f"zmq://127.0.0.1:{port}?heartbeat=60", reconnect_wait=0.01)
         with pytest.raises(clstr.TransportUnavailableError, match="no connection within"):
             await client.request(ENVELOPE, timeout=60)
-    monkeypatch.setattr(_outbox, "DIAL_TIMEOUT", 5.0)
+    monkeypatch.setattr(_dial, "DIAL_TIMEOUT", 5.0)
     owner = await connect(f"zmq://?bind=tcp://127.0.0.1:{port}")
     await owner.subscribe([0], echo)
     await answered(client)
@@ -210,8 +254,8 @@ async def test_sockets_without_descriptors_are_errors_that_leave_nothing() -> No
         for working, make in (
             (0, lambda: sockets.router("tcp://127.0.0.1:*", print, set_nothing)),
             (0, lambda: sockets.zap(print)),
-            (0, lambda: sockets.dealer("tcp://127.0.0.1:1", None, set_nothing)),  # type: ignore[arg-type]  # unused
-            (1, lambda: sockets.dealer("tcp://127.0.0.1:1", None, set_nothing)),  # type: ignore[arg-type]  # unused
+            (0, lambda: sockets.dealer("tcp://127.0.0.1:1", set_nothing)),
+            (1, lambda: sockets.dealer("tcp://127.0.0.1:1", set_nothing)),
         ):
             with pytest.MonkeyPatch.context() as shortage:
                 shortage.setattr(sockets._context, "socket", limited(sockets._context.socket, working))

@@ -17,6 +17,7 @@ from clstr_zmq._names import new_lookup
 from clstr_zmq._options import Bind, Options
 from clstr_zmq._outbox import Outbox
 from clstr_zmq._protocol import MAX_PLACES, Place
+from clstr_zmq._tasks import Tasks
 
 NewPort = Callable[[], int]
 LOGGER = logging.getLogger("test")
@@ -155,7 +156,7 @@ def new_directory(*seeds: Seed) -> tuple[Directory, dict[str, FakeOutbox]]:
         outbox = made[place.address] = FakeOutbox(place)
         return outbox  # type: ignore[return-value]  # it is called for nothing else
 
-    return Directory(seeds, new_outbox, lambda: None, LOGGER, Names()), made
+    return Directory(seeds, new_outbox, lambda: None, logger=LOGGER, lookup=Names(), tasks=Tasks()), made
 
 
 async def test_each_place_is_dialled_once_and_ones_own_never() -> None:

@@ -179,7 +179,7 @@ async def test_a_defect_in_the_receiver_costs_one_message(pair: Pair, caplog: py
             raise KeyError("a defect")
         pair.receive(1, frames)
 
-    pair.wires[1]._receive = receive
+    pair.wires[1].receive = receive
     for _ in range(2):
         pair.wires[0].send(b"x")
     await pair.until(lambda: len(pair.got[1]) == 1)
@@ -191,7 +191,7 @@ async def test_what_is_closed_while_it_reads_reads_no_more(pair: Pair) -> None:
         pair.receive(1, frames)
         pair.wires[1].close()
 
-    pair.wires[1]._receive = receive
+    pair.wires[1].receive = receive
     for _ in range(10):
         pair.wires[0].send(b"x")
     await pair.until(lambda: bool(pair.got[1]))

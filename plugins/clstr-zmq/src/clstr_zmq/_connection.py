@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 from clstr.errors import ClstrError, OverloadedError, TransportUnavailableError
 from clstr.spi import Batcher, Sink, pack
+from clstr_zmq._dealer import Dealer
 from clstr_zmq._post import MAX_LATE
 from clstr_zmq._protocol import Bye, Control, Hello, chunk_ends, encode, encode_request
-from clstr_zmq._sockets import HIGH_WATER_MARK, LINGER, Dealer
+from clstr_zmq._sockets import HIGH_WATER_MARK, LINGER
 
 
 class Item(NamedTuple):

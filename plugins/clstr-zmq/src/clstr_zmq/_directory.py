@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from clstr_zmq._names import Lookup, is_address, tcp_endpoint
 from clstr_zmq._outbox import PATIENCE, Outbox
 from clstr_zmq._protocol import MAX_PLACES, Place
+from clstr_zmq._tasks import Tasks
 
 LOOKUP_INTERVAL = 10.0  # seconds between two look-ups of the URL's names
 FORGET_AFTER = 600.0  # seconds without a connection after which a peer that the URL does not name is given up
@@ -44,6 +44,7 @@ class Directory:
         settled: Called when a look-up has ended.
         logger: Told of names without an address.
         lookup: Resolves names.
+        tasks: Runs what looks up.
     """
 
     def __init__(
@@ -51,8 +52,10 @@ class Directory:
         seeds: Iterable[Seed],
         new_outbox: Callable[[Place], Outbox],
         settled: Callable[[], None],
+        *,
         logger: logging.Logger,
         lookup: Lookup,
+        tasks: Tasks,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._seeds = list(seeds)
@@ -60,11 +63,12 @@ class Directory:
         self._settled = settled
         self._logger = logger
         self._lookup = lookup
+        self._tasks = tasks
         self._outboxes: dict[str, Outbox] = {}
         self._own: set[str] = set()  # this peer's own addresses, as others or the URL call them
         self._named: dict[Seed, set[str]] = {}  # the addresses that each seed stands for
         self._unanswered = set(self._seeds)
-        self._task: asyncio.Task[None] | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._patience: asyncio.TimerHandle | None = None
 
     def __iter__(self) -> Iterator[Outbox]:
@@ -82,7 +86,7 @@ class Directory:
                 self._name(seed, [seed.host])
         names = [seed for seed in self._seeds if seed in self._unanswered]
         if names:
-            self._task = self._loop.create_task(self._keep_looking(names), context=contextvars.Context())
+            self._looking = self._tasks.start(self._keep_looking(names))
         self._patience = self._loop.call_later(PATIENCE, self._give_up_lookups)
 
     def is_named(self, outbox: Outbox) -> bool:
@@ -140,11 +144,9 @@ class Directory:
             outbox.dial()
 
     def close(self) -> None:
-        """Look up nothing more."""
+        """Wait for nothing more."""
         if self._patience is not None:
             self._patience.cancel()
-        if self._task is not None:
-            self._task.cancel()
 
     async def _keep_looking(self, seeds: list[Seed]) -> None:
         while True:

@@ -7,6 +7,7 @@ import contextvars
 import logging
 import socket
 from collections.abc import Hashable, Iterable, Sequence
+from functools import partial
 
 import zmq
 
@@ -19,6 +20,8 @@ from clstr.errors import (
 from clstr.spi import Link, Route, Sink
 from clstr_zmq._counters import Counters
 from clstr_zmq._curve import Security
+from clstr_zmq._dealer import Dealer
+from clstr_zmq._dial import Order, dial
 from clstr_zmq._directory import Directory
 from clstr_zmq._guests import MISSED_HEARTBEATS
 from clstr_zmq._here import Here, ToHere
@@ -29,7 +32,8 @@ from clstr_zmq._options import Bind, Options
 from clstr_zmq._outbox import Outbox
 from clstr_zmq._protocol import MAX_PLACES, Drops, Hello, Holds, Place, Refused
 from clstr_zmq._routes import Routes
-from clstr_zmq._sockets import Dealer, Sockets
+from clstr_zmq._sockets import Sockets
+from clstr_zmq._tasks import Tasks
 
 SETTLE_TIMEOUT = 1.5  # seconds that opening waits for peers that do not answer; what they hold is learned later
 FLUSH_TIMEOUT = 0.3
@@ -52,6 +56,7 @@ class ZmqLink(Link):
         me: Who this peer is.
         counters: What happened beside what the engine counts.
         lookup: Resolves names.
+        tasks: What runs in the background.
     """
 
     sink: Sink
@@ -75,7 +80,10 @@ class ZmqLink(Link):
         self._max_bytes = max_bytes
         self._routes = Routes[Outbox | Here]()
         self.lookup: Lookup = lookup or new_lookup()
-        self._directory = Directory(options.seeds, self._new_outbox, self.settled, logger, self.lookup)
+        self.tasks: Tasks = Tasks()
+        self._directory = Directory(
+            options.seeds, self._new_outbox, self.settled, logger=logger, lookup=self.lookup, tasks=self.tasks
+        )
         self._here = Here()
         self._sockets: Sockets | None = None
         self._inbox: Inbox | None = None
@@ -193,6 +201,7 @@ class ZmqLink(Link):
             if self._inbox is not None:
                 await self._inbox.say_goodbye()
         finally:
+            await self.tasks.aclose()
             if self._sockets is not None:
                 self._sockets.close()
         if self._sockets is not None:
@@ -261,10 +270,11 @@ class ZmqLink(Link):
     def _new_outbox(self, place: Place) -> Outbox:
         return Outbox(place, self, self._logger)
 
-    def dial(self, outbox: Outbox, endpoint: str) -> Dealer:
-        """Begin to connect to one endpoint of an outbox's place."""
+    async def dial(self, place: Place, order: Order) -> tuple[str, Dealer]:
+        """Connect to whichever address of a place answers; return that and the connection."""
         assert self._sockets is not None  # noqa: S101 -- there are no outboxes before `open`
-        return self._sockets.dealer(endpoint, outbox, self._security.credentials(outbox.place.key))
+        new_dealer = partial(self._sockets.dealer, secure=self._security.credentials(place.key))
+        return await dial(place.address, lookup=self.lookup, order=order, new_dealer=new_dealer)
 
     def welcomed(self, outbox: Outbox) -> None:
         """An outbox may be written to, unless its peer is this one, or has another outbox."""

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import itertools
 import logging
-from collections import deque
-from collections.abc import Iterable
-from typing import Protocol
+from collections import Counter
 
 import zmq
 
 from clstr.errors import PayloadTooLargeError, TransportUnavailableError
-from clstr.spi import Sink, unpack
+from clstr.spi import unpack
+from clstr_zmq._caller import Caller
 from clstr_zmq._connection import Connection
+from clstr_zmq._dealer import Dealer, DialError
 from clstr_zmq._guests import MISSED_HEARTBEATS
-from clstr_zmq._identity import Identity
-from clstr_zmq._names import Lookup, host_and_port, tcp_endpoint
 from clstr_zmq._pieces import SLACK_BYTES, Pieces
 from clstr_zmq._protocol import (
     MAX_SHARDS,
@@ -37,52 +34,10 @@ from clstr_zmq._protocol import (
     Welcome,
     decode,
 )
-from clstr_zmq._sockets import Dealer
 
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0  # seconds between attempts to connect
 LONGEST_AWAY = 30.0  # seconds between two looks where an address leads that led to somebody known
-DIAL_TIMEOUT = 5.0  # seconds; ZeroMQ has 2 to connect and 2 to shake hands, and says nothing if it has no descriptor
 PATIENCE = 1.0  # seconds in which a peer that was just heard of may still turn out to hold a shard
-
-
-class Caller(Protocol):
-    """What an outbox asks of its peer."""
-
-    sink: Sink
-    me: Identity
-    lookup: Lookup
-
-    def dial(self, outbox: Outbox, endpoint: str) -> Dealer:
-        """
-        Begin to connect to one endpoint of its place.
-
-        Raises:
-            TransportUnavailableError: That failed at once.
-        """
-
-    def welcomed(self, outbox: Outbox) -> None:
-        """It may be written to."""
-
-    def holds(self, outbox: Outbox, shards: Iterable[int]) -> None:
-        """Its peer holds ``shards`` too."""
-
-    def drops(self, outbox: Outbox, shards: Iterable[int]) -> None:
-        """Its peer does not hold ``shards`` any more."""
-
-    def heard_of(self, places: list[Place]) -> None:
-        """There are inboxes at these places too."""
-
-    def lost(self, outbox: Outbox) -> None:
-        """Its connection is gone; it has been told to the sink, and will be dialled again."""
-
-    def refused(self, outbox: Outbox, refusal: Refused) -> None:
-        """Its peer does not want us."""
-
-    def has_left(self, outbox: Outbox) -> None:
-        """Its peer closes for good."""
-
-    def settled(self) -> None:
-        """One more is known to answer, or not to."""
 
 
 class Outbox:
@@ -115,10 +70,10 @@ class Outbox:
         self._was_heard = False
         self._misses = 0
         self._pause = self._away = FIRST_PAUSE
-        self._timer: asyncio.TimerHandle | None = None  # ends a dial, or the pause before one
-        self._lookup: asyncio.Task[None] | None = None
-        self._endpoints: deque[str] = deque()  # of the place's host, that are still to be tried
-        self._endpoint: str = ""  # the last one that was tried
+        self._timer: asyncio.TimerHandle | None = None  # ends the pause before a dial
+        self._dialling: asyncio.Task[None] | None = None
+        self._endpoint: str = ""  # the last one that there was a connection to
+        self._unwelcome: Counter[str] = Counter()  # connections to each endpoint that led to no welcome, since one did
         self._pieces = Pieces(0)  # of this connection
         self.place: Place = place
         self.peer: Welcome | None = None
@@ -134,69 +89,50 @@ class Outbox:
 
     def dial(self) -> None:
         """Connect, unless that is under way, or another outbox of the same peer lives."""
-        if self._connection is not None or self._lookup is not None or self.twin is not None:
-            return
-        self._stop_timer()
-        named = host_and_port(self.place.address)
-        if self._endpoints:
-            self._connect(self._endpoints.popleft())
-        elif named is None:
-            self._connect(self.place.address)
-        else:
-            self._lookup = self._loop.create_task(self._look_up(*named), context=contextvars.Context())
-
-    async def _look_up(self, host: str, port: int) -> None:
-        """Look up the place's name, each time anew: it may have moved. The address that was used last comes first."""
-        try:
-            found = [tcp_endpoint(address, port) for address in await self._caller.lookup(host, port)]
-        except OSError as error:
-            self._lookup = None
-            self._failed(f"cannot look up {host}: {error.strerror or error}")
-        else:
-            self._lookup = None
-            self._endpoints.extend(sorted(found, key=lambda endpoint: endpoint != self._endpoint))
-            self.dial()
-
-    def _connect(self, endpoint: str) -> None:
-        self._misses, self._was_heard, self._endpoint = 0, False, endpoint
-        self._pieces = Pieces(self._caller.me.max_bytes + SLACK_BYTES)
-        try:
-            dealer = self._caller.dial(self, endpoint)
-        except TransportUnavailableError as error:
-            self._failed(str(error))
-            return
-        self._connection = Connection(dealer, self.place.address, self._caller.sink, self.lost)
-        self._timer = self._loop.call_later(DIAL_TIMEOUT, self.lost, f"no connection within {DIAL_TIMEOUT:g} s")
-
-    def _failed(self, problem: str) -> None:
-        """Not even an attempt to connect was possible: log that once, and try again after a pause."""
-        if problem != self.problem:
-            self.problem = problem
-            self._logger.warning("%s: %s; this is tried again", self.place.address, problem)
-        self.dial_later()
-
-    def connected(self) -> None:
-        """There is a connection: say who this is."""
-        if self._connection is not None:
+        if self._connection is None and self._dialling is None and self.twin is None:
             self._stop_timer()
-            self._connection.say(self._caller.me.hello())
+            self._dialling = self._caller.tasks.start(self._dial())
 
-    def denied(self, reason: str) -> None:
-        """The other side does not accept our key."""
-        self._caller.refused(self, Refused(code="key", reason=reason))
+    async def _dial(self) -> None:
+        try:
+            self._endpoint, dealer = await self._caller.dial(self.place, self._order)
+        except DialError as error:
+            self._dialling = None
+            self._failed(error)
+        else:
+            self._dialling = None
+            self._connected(dealer)
+
+    def _order(self, endpoint: str) -> tuple[int, bool]:
+        """Put the address that was used last first, and those behind which nobody speaks as we do last."""
+        return self._unwelcome[endpoint], endpoint != self._endpoint
+
+    def _connected(self, dealer: Dealer) -> None:
+        """There is a connection: say who this is."""
+        self._misses, self._was_heard = 0, False
+        self._unwelcome[self._endpoint] += 1
+        self._pieces = Pieces(self._caller.me.max_bytes + SLACK_BYTES)
+        self._connection = Connection(dealer, self.place.address, self._caller.sink, self.lost)
+        self._connection.say(self._caller.me.hello())
+        dealer.attach(self)
+
+    def _failed(self, error: DialError) -> None:
+        """No connection: if not even one could be tried, log that once. Try again after a pause."""
+        if not error.was_tried and str(error) != self.problem:
+            self._logger.warning("%s: %s; this is tried again", self.place.address, error)
+        self.problem = str(error)
+        self._settle()
+        self.dial_later()
+        if error.is_denied:
+            self._caller.refused(self, Refused(code="key", reason=str(error)))
+        self._caller.lost(self)
 
     def lost(self, reason: str) -> None:
-        """There is no connection, or none any more: try the host's next address, or dial again after a pause."""
-        if self._connection is None:
-            return
-        untried = deque[str]() if self.peer is not None else self._endpoints
-        self.hang_up(reason)
-        self._endpoints = untried
-        if untried:
-            self.dial()
-        else:
+        """There is no connection any more: dial again after a pause."""
+        if self._connection is not None:
+            self.hang_up(reason)
             self.dial_later()
-        self._caller.lost(self)
+            self._caller.lost(self)
 
     def dial_later(self) -> None:
         """Connect after a pause, longer each time that it is in vain."""
@@ -207,10 +143,9 @@ class Outbox:
     def hang_up(self, reason: str, *, is_polite: bool = False) -> None:
         """Close the connection, and do not dial again by itself."""
         self._stop_timer()
-        self._endpoints = deque()
-        if self._lookup is not None:
-            self._lookup.cancel()
-            self._lookup = None
+        if self._dialling is not None:
+            self._dialling.cancel()
+            self._dialling = None
         connection, self._connection = self._connection, None
         if connection is None:
             return
@@ -371,6 +306,7 @@ class Outbox:
     def _be_welcome(self, welcome: Welcome) -> None:
         self.peer, self.lost_at, self.problem = welcome, None, ""
         self._pause = FIRST_PAUSE
+        self._unwelcome.clear()
         self._caller.holds(self, self.shards)
         self._caller.welcomed(self)
 

@@ -6,13 +6,13 @@ import asyncio
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol, cast
+from typing import cast
 
 import zmq
-from zmq.utils.monitor import parse_monitor_message
 
 from clstr.errors import TransportUnavailableError
 from clstr_zmq._counters import Counters
+from clstr_zmq._dealer import WATCHED, Dealer
 from clstr_zmq._forks import close_in_children
 from clstr_zmq._pieces import MAX_PIECE
 from clstr_zmq._wire import Receive, Wire
@@ -27,66 +27,6 @@ HANDSHAKE_MS = 2_000
 CONNECT_MS = 2_000
 KEEPALIVE_IDLE, KEEPALIVE_INTERVAL, KEEPALIVE_COUNT = 5, 2, 3  # the kernel's own look at connections that are silent
 UNSENT_MS = 10_000  # for bytes that the other machine does not acknowledge
-
-_ENDED = {
-    zmq.Event.CLOSED: "nobody listens there",
-    zmq.Event.DISCONNECTED: "the connection broke",
-    zmq.Event.HANDSHAKE_FAILED_NO_DETAIL: "it does not speak ZeroMQ, or not with these keys",
-    zmq.Event.HANDSHAKE_FAILED_PROTOCOL: "it does not speak ZeroMQ as we do: is CURVE on at one side only?",
-}
-_WATCHED = zmq.Event.HANDSHAKE_SUCCEEDED | zmq.Event.HANDSHAKE_FAILED_AUTH
-for _event in _ENDED:
-    _WATCHED |= _event
-
-
-class DealerUser(Protocol):
-    """Who dials."""
-
-    def receive(self, frames: list[zmq.Frame]) -> None:
-        """A message came."""
-
-    def connected(self) -> None:
-        """There is a connection."""
-
-    def denied(self, reason: str) -> None:
-        """The other side does not accept our key."""
-
-    def lost(self, reason: str) -> None:
-        """There is no connection, or none any more."""
-
-
-class Dealer:
-    """
-    One connection to one inbox, once: when it ends it is not made again.
-
-    Args:
-        wire: For messages.
-        monitor: Tells what becomes of the connection.
-        socket: The wire's.
-        closed: Called when it is closed.
-    """
-
-    def __init__(self, wire: Wire, monitor: Wire, socket: zmq.Socket[bytes], closed: Callable[[Wire], None]) -> None:
-        self._wire = wire
-        self._monitor = monitor
-        self._socket = socket
-        self._closed = closed
-
-    def send(self, message: bytes) -> bool:
-        """Send; ``False`` if there is no connection, or no room."""
-        return self._wire.send(message)
-
-    def look(self) -> None:
-        """Learn now what has become of the connection."""
-        self._monitor.drain()
-
-    def close(self, linger: int = 0) -> None:
-        """Close it. What was not sent has ``linger`` milliseconds."""
-        if not self._wire.is_closed:
-            self._socket.disable_monitor()
-            self._monitor.close()
-            self._wire.close(linger)
-            self._closed(self._wire)
 
 
 class Sockets:
@@ -131,15 +71,16 @@ class Sockets:
         self.bound.add(bound)
         return self._wire(socket, receive), bound
 
-    def dealer(self, endpoint: str, user: DealerUser, secure: Callable[[zmq.Socket[bytes]], None]) -> Dealer:
+    def dealer(self, endpoint: str, secure: Callable[[zmq.Socket[bytes]], None]) -> Dealer:
         """
         Begin to connect to an inbox.
 
         Args:
             endpoint: Where it is, with a numeric address.
-            user: Gets what arrives, and is told what becomes of the connection, unless a shortage in ZeroMQ's own
-                thread keeps it from trying.
             secure: Sets the options of CURVE.
+
+        Returns:
+            What tells whether there is a connection, unless a shortage in ZeroMQ's own thread keeps it from trying.
 
         Raises:
             TransportUnavailableError: There is no such address, or no socket: descriptors have run out.
@@ -149,27 +90,17 @@ class Sockets:
             socket.setsockopt(zmq.RECONNECT_IVL, -1)  # a connection that breaks is a new life, and ours to begin
             socket.setsockopt(zmq.CONNECT_TIMEOUT, CONNECT_MS)
             secure(socket)
-            watched = socket.get_monitor_socket(_WATCHED)
+            watched = socket.get_monitor_socket(WATCHED)
             try:
                 socket.connect(endpoint)
             except zmq.ZMQError:
                 watched.close(0)
                 raise
-
-        def observe(frames: list[zmq.Frame]) -> None:
-            event = zmq.Event(parse_monitor_message([frame.bytes for frame in frames])["event"])
-            if event == zmq.Event.HANDSHAKE_SUCCEEDED:
-                user.connected()
-            elif event == zmq.Event.HANDSHAKE_FAILED_AUTH:
-                user.denied("it does not accept our key")
-            elif event in _ENDED:
-                wire.drain()  # what came before the end: answers, and why it ended
-                user.lost(_ENDED[event])
-
-        wire = self._wire(socket, user.receive)
-        monitor = self._wire(watched, observe)
+        wire = self._wire(socket, _drop)
+        dealer = Dealer(socket, wire, self._forget)
+        dealer.watch(self._wire(watched, dealer.observe))
         self.dialled[wire] = endpoint
-        return Dealer(wire, monitor, socket, self._forget)
+        return dealer
 
     def zap(self, receive: Receive) -> Wire:
         """
@@ -244,4 +175,5 @@ def set_nothing(_socket: zmq.Socket[bytes]) -> None:
     """Leave a socket without CURVE."""
 
 
-__all__ = ["Dealer", "DealerUser", "Sockets", "set_nothing"]
+def _drop(_frames: list[zmq.Frame]) -> None:
+    """Read what comes before somebody uses a connection: nothing that speaks as we do says anything then."""

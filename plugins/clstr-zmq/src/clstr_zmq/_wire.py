@@ -38,6 +38,9 @@ class Wire:
         receive: Gets the frames of each message. It may close the wire.
         counters: Where a wake-up that never came is counted.
         logger: Told of defects of ``receive``.
+
+    Attributes:
+        receive: The same; may be replaced.
     """
 
     def __init__(self, socket: zmq.Socket[bytes], receive: Receive, counters: Counters, logger: logging.Logger) -> None:
@@ -45,7 +48,7 @@ class Wire:
         self._context = contextvars.Context()  # not that of whoever happens to send first
         self._thread = threading.get_ident()
         self._socket = socket
-        self._receive = receive
+        self.receive: Receive = receive
         self._counters = counters
         self._logger = logger
         self._log = RateLimitedLog(logger)
@@ -145,7 +148,7 @@ class Wire:
 
     def _handle(self, frames: list[zmq.Frame]) -> None:
         try:
-            self._receive(frames)
+            self.receive(frames)
         except Exception as error:  # noqa: BLE001 -- a defect must cost one message, not the reader
             self._log.say(
                 logging.ERROR, "a message from another peer could not be handled", kind=type(error), error=error
