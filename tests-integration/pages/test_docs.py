@@ -39,27 +39,6 @@ def test_every_name_of_the_reference_is_on_the_page(name: str) -> None:
     assert re.search(rf"[`.]{re.escape(name)}\b", rows), name
 
 
-def test_the_rights_that_the_page_on_nats_recommends_are_those_that_the_tests_run_with() -> None:
-    page = (TOP / "docs" / "transports" / "nats.md").read_text(encoding="utf-8")
-    tested = (TOP / "plugins" / "clstr-nats" / "tests" / "test_security.py").read_text(encoding="utf-8")
-    block = re.search(r"```text\n(authorization .*?)```", page, re.DOTALL)
-    assert block
-    lines = [line.partition("password:")[0].strip() for line in block[1].splitlines()]
-    assert len(lines) > 10
-    assert [line for line in lines if line not in tested] == []
-
-
-@pytest.mark.parametrize("user", ["node", "client"])
-def test_the_rights_that_the_page_on_redis_recommends_are_those_that_the_tests_run_with(user: str) -> None:
-    page = (TOP / "docs" / "transports" / "redis.md").read_text(encoding="utf-8")
-    tested = (TOP / "plugins" / "clstr-redis" / "tests" / "test_security.py").read_text(encoding="utf-8")
-    rule = re.search(rf'^{user.upper()} = (\(\n.*?^\)|".*?"$)', tested, re.DOTALL | re.MULTILINE)
-    line = re.search(rf"^user {user} on >\S+ resetchannels (.*)$", page, re.MULTILINE)
-    assert rule
-    assert line
-    assert line[1] == "".join(re.findall(r'"(.*?)"', rule[1]))
-
-
 @pytest.mark.parametrize("module", [clstr, clstr.abc, clstr.errors, clstr.plugins, clstr.spi])
 def test_public_names_are_sorted_and_real(module: object) -> None:
     names = list(getattr(module, "__all__"))  # noqa: B009 -- modules have no declared __all__

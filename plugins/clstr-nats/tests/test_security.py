@@ -7,6 +7,7 @@ import base64
 import json
 import logging
 import os
+import re
 import signal
 import ssl
 import sys
@@ -14,12 +15,13 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import nats
 import nkeys  # type: ignore[import-untyped]  # it has no types
 import pytest
 import trustme
+from nats.aio.client import Client
 
 import clstr
 from clstr import Envelope
@@ -37,23 +39,27 @@ from clstr_testing import Server, free_port, nats_server
 Connect = Callable[..., Awaitable[clstr.Transport]]
 GET = Envelope(shard=7, type="Get")
 
-# What docs/transports/nats.md tells operators to write.
-USERS = """
-authorization {
-  users = [
-    { user: node, password: PLANTED-n, permissions: {
-        subscribe: ["clstr.shard.* clstr", "_INBOX_node.>"]
-        publish: ["_INBOX_node.>"]
-        allow_responses: { max: 1, expires: "1m" } } }
-    { user: client, password: PLANTED-c, permissions: {
-        subscribe: ["_INBOX_client.>"]
-        publish: ["clstr.shard.*"] } }
+PAGE = Path(__file__).parents[3] / "docs" / "transports" / "nats.md"
+
+
+def documented_users() -> str:
+    """Return what the documentation tells operators to write, with a neighbour of the client, and somebody else."""
+    block = re.search(r"^```text\n(authorization .*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert block
+    config = re.sub(r"user: (\w)(\w+), password: \.\.\.", r"user: \1\2, password: PLANTED-\1", block[1])
+    client = re.search(r"    \{ user: client.*?\} \}\n", config, re.DOTALL)
+    assert client
+    other = """
     { user: other, password: PLANTED-o, permissions: {
         subscribe: ["_INBOX_other.>"]
         publish: ["_INBOX_other.>"] } }
-  ]
-}
 """
+    return config.replace(
+        client[0], client[0] + client[0].replace("client", "bob").replace("PLANTED-c", "PLANTED-b") + other
+    )
+
+
+USERS = documented_users()
 
 
 async def eventually(call: Callable[[], Awaitable[bytes]]) -> bytes:
@@ -234,6 +240,134 @@ async def test_nobody_else_can_listen_to_a_shard_or_to_another_s_answers(guarded
         await connection.close()
     assert len(denied) == 5
     assert all("permissions violation for subscription" in sentence for sentence in denied)
+
+
+# Hostile peers: each has exactly the documented rights of a client, or of a node, and its own ways of using them.
+
+
+class Hostile:
+    """A plain client of the server with one user's rights, and what the server refused it."""
+
+    def __init__(self, server: Server, user: str) -> None:
+        self._server = server
+        self._user = user
+        self.denied: list[str] = []
+        self.nats: Client
+
+    async def __aenter__(self) -> Self:
+        async def note(error: Exception) -> None:
+            self.denied.append(str(error))
+
+        credentials = {"user": self._user, "password": f"PLANTED-{self._user[0]}"}
+        self.nats = await nats.connect(self._server.url, error_cb=note, allow_reconnect=False, **credentials)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.nats.close()
+
+    async def flush(self) -> None:
+        """Return when the server has said what it refuses: its word comes before the second PONG."""
+        await self.nats.flush()
+        await self.nats.flush()
+
+    async def may_not_listen(self, *subjects: str) -> None:
+        self.denied.clear()
+        for subject in subjects:
+            for queue in ("", "clstr"):
+                await self.nats.subscribe(subject, queue=queue)
+        await self.flush()
+        assert [each.partition(" to ")[0] for each in self.denied] == [
+            "nats: permissions violation for subscription"
+        ] * (2 * len(subjects))
+
+    async def may_not_say(self, *subjects: str) -> None:
+        self.denied.clear()
+        for subject in subjects:
+            await self.nats.publish(subject, FORGED)
+        await self.flush()
+        assert [each.partition(" to ")[0] for each in self.denied] == ["nats: permissions violation for publish"] * len(
+            subjects
+        )
+
+
+FORGED = b'{"v":1,"data":"Zm9yZ2Vk"}'
+
+
+class Told:
+    """A node's handler that tells what it was asked, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, _: Envelope) -> bytes:
+        self.asked.set()
+        await self.go_on.wait()
+        return b"from the node"
+
+
+def address_of(transport: clstr.Transport) -> str:
+    """Return where the answer of its one request is expected."""
+    (token,) = transport.pending._by_token  # type: ignore[attr-defined]  # the engine's
+    address: str = transport.link._subjects.reply_to(7, token)  # type: ignore[attr-defined]
+    return address
+
+
+async def test_a_hostile_client_sees_and_changes_nothing_of_its_neighbour_s(
+    guarded: Server, as_user: Callable[[str], Awaitable[clstr.Transport]]
+) -> None:
+    """It knows every name, the neighbour's address included, which it could not."""
+    node, neighbour = await as_user("node"), await as_user("bob")
+    handler = Told()
+    await node.subscribe([7], handler)
+    async with Hostile(guarded, "client") as hostile:
+        request = asyncio.create_task(neighbour.request(GET, timeout=60))
+        await handler.asked.wait()
+        address = address_of(neighbour)
+        await hostile.may_not_listen(address, "_INBOX_bob.>", "_INBOX_node.>", "clstr.shard.7", "clstr.>", ">")
+        await hostile.may_not_say(address, "_INBOX_node.x", "clstr.other")
+        handler.go_on.set()
+        assert await request == b"from the node"
+        assert await neighbour.request(GET) == b"from the node"
+
+
+async def test_a_hostile_node_neither_hears_nor_answers_what_another_was_asked(
+    guarded: Server, as_user: Callable[[str], Awaitable[clstr.Transport]]
+) -> None:
+    """It knows the address of the answer, which it could not, and was asked something by the same client itself."""
+    node, client = await as_user("node"), await as_user("client")
+    handler = Told()
+    await node.subscribe([7], handler)
+    async with Hostile(guarded, "node") as hostile:
+        own = await hostile.nats.subscribe("clstr.shard.8", queue="clstr")
+        await hostile.flush()
+        asked = asyncio.create_task(client.request(Envelope(shard=8, type="Get"), timeout=60))
+        message = await own.next_msg(timeout=10)
+        await hostile.nats.publish(message.reply, FORGED)
+        assert await asked == b"forged"  # what it is asked itself it may answer, once
+        await hostile.may_not_say(message.reply)
+        request = asyncio.create_task(client.request(GET, timeout=60))
+        await handler.asked.wait()
+        await hostile.may_not_listen(address_of(client), "_INBOX_client.>", ">")
+        await hostile.may_not_say(address_of(client), "_INBOX_client.x", "_INBOX_node.x", "clstr.shard.7")
+        handler.go_on.set()
+        assert await request == b"from the node"
+
+
+@pytest.mark.parametrize("address", ["clstr.shard.9", "news", "$JS.ACK.s.c.1.1.1.1.0", "_INBOXES"])
+async def test_a_node_answers_nowhere_but_at_inboxes(server: Server, connect: Connect, address: str) -> None:
+    """A node that may publish everything, and a stranger that names a subject as where to answer."""
+    node = await connect(server.port)
+    await node.subscribe([7], echo)
+    stranger = await nats.connect(server.url)
+    heard = [await stranger.subscribe(address), await stranger.subscribe("_INBOX.x.1_7")]
+    body = b'{"shard":7,"type":"t","data":null%s}'
+    await stranger.publish("clstr.shard.7", body % b"", reply=address)
+    await stranger.publish("clstr.shard.7", body % b',"reply_to":"_INBOX.x.1_7"', reply=address)
+    await stranger.publish("clstr.shard.7", body % (b',"reply_to":"%s"' % address.encode()))
+    assert (await stranger.request("clstr.shard.7", body % b"", timeout=10)).data  # all of these are behind us
+    assert [each.pending_msgs for each in heard] == [0, 0]
+    await stranger.close()
 
 
 async def test_an_inbox_that_may_not_be_read_is_an_error_at_once(guarded: Server, connect: Connect) -> None:

@@ -34,7 +34,7 @@ def test_such_prefixes_are_refused(prefix: str) -> None:
 def test_an_inbox_prefix_begins_as_every_node_expects(prefix: str) -> None:
     inbox = Subjects("clstr", check_inbox_prefix(prefix)).reply_to(7, 99)
     assert inbox.startswith(f"{prefix}.")
-    assert is_inbox(inbox)
+    assert is_inbox(inbox.encode())
 
 
 @pytest.mark.parametrize("prefix", ["", "INBOX", "_INBOX.x", "_INBOX_*", "x_INBOX"])
@@ -55,15 +55,26 @@ def test_other_inbox_prefixes_are_refused(prefix: str) -> None:
         "_INBOX.a\r\nPUB x 0",
         "_INBOX.ä",
         "_INBOX." + "a" * 300,
+        "clstr.shard.7",
+        "$JS.ACK.stream.consumer.1.1.1.1.0",
+        "_R_",
+        "_R_.a",
+        "_R_.a.*",
+        "_R_.a.b.c.d",
+        "_GR_.a.b.clstr.shard.7",
+        "_GR_.a.b._INBOX",
+        "x._INBOX.a",
     ],
 )
 def test_an_address_that_is_no_inbox_is_not_answered(address: str) -> None:
-    assert not is_inbox(address)
+    assert not is_inbox(address.encode())
 
 
-@pytest.mark.parametrize("address", ["_INBOX.abcdefghijklmnopqrstuv", "_INBOX_alice.a.7_3"])
-def test_an_inbox_of_go_or_of_ours_is_answered(address: str) -> None:
-    assert is_inbox(address)
+@pytest.mark.parametrize(
+    "address", ["_INBOX.abcdefghijklmnopqrstuv", "_INBOX_alice.a.7_3", "_R_.mxYZB4.1RYvJz", "_GR_.Cjc.Ix2._INBOX.a.7_3"]
+)
+def test_an_inbox_of_go_or_of_ours_or_in_a_server_s_words_is_answered(address: str) -> None:
+    assert is_inbox(address.encode())
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**64))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,7 @@ import clstr
 from clstr_testing import FaultProxy, Server, redis_server, valkey_server
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
+PAGE = Path(__file__).parents[3] / "docs" / "transports" / "redis.md"
 SERVERS = {"valkey": valkey_server, "redis": redis_server}
 
 HELLO = b"%3\r\n$7\r\nversion\r\n$5\r\n7.2.0\r\n$4\r\nmode\r\n$10\r\nstandalone\r\n$4\r\nrole\r\n$6\r\nmaster\r\n"
@@ -73,6 +76,13 @@ async def fake_server() -> AsyncIterator[FakeServer]:
     for writer in server.writers:
         writer.close()
     await asyncio.sleep(0)
+
+
+@pytest.fixture
+def rights() -> dict[str, str]:
+    """What the documentation tells operators to grant, by user."""
+    page = PAGE.read_text(encoding="utf-8")
+    return dict(re.findall(r"^user (\S+) on >secret (.+)$", page, re.MULTILINE))
 
 
 @pytest.fixture(params=SERVERS)

@@ -15,13 +15,6 @@ from clstr_redis import _frames as frames
 from clstr_redis._names import Names
 from clstr_testing import FaultProxy, Server, TransportSuite, redis_server, valkey_server
 
-# What docs/transports/redis.md tells operators to write, and for the checks themselves the user "default".
-NODE = (
-    "user node on >secret resetchannels ~clstr:shard:* &clstr:in:* -@all +hello +ping +subscribe +unsubscribe "
-    "+publish +evalsha "
-    "+script|load +time +zrangebyscore +zadd +zrem +zremrangebyscore +pexpire +pttl"
-)
-
 
 class TestValkey(TransportSuite):
     """Each check has a server of its own, behind a proxy that can cut."""
@@ -30,17 +23,26 @@ class TestValkey(TransportSuite):
     query = ""
     server: Server
     proxy: FaultProxy
+    rights: dict[str, str]
 
     def start(self) -> AbstractAsyncContextManager[Server]:
         """Start the server."""
-        return valkey_server(config=NODE)
+        return valkey_server(config=self.config)
+
+    @property
+    def config(self) -> str:
+        """The node of the documentation, beside the user "default" for the checks themselves."""
+        return f"user node on >secret {self.rights['node-1']}"
 
     @pytest.fixture(autouse=True)
-    async def _start_server(self) -> AsyncIterator[None]:
+    async def _start_server(self, rights: dict[str, str]) -> AsyncIterator[None]:
+        self.rights = rights
         async with self.start() as self.server, FaultProxy("127.0.0.1", self.server.port) as self.proxy:
             yield
 
     async def connect(self, **options: Any) -> clstr.Transport:
+        if self.user:
+            options.setdefault("peer_id", "node-1")  # what its rights are for
         return await clstr.connect(f"redis://{self.user}127.0.0.1:{self.proxy.port}{self.query}", **options)
 
     async def cut(self) -> None:
@@ -72,7 +74,7 @@ class TestRedis(TestValkey):
 
     def start(self) -> AbstractAsyncContextManager[Server]:
         """Start the server."""
-        return redis_server(config=NODE)
+        return redis_server(config=self.config)
 
 
 class TestRedisWithTheLeastRights(TestRedis):

@@ -107,7 +107,10 @@ async def test_a_script_that_cannot_be_loaded_is_an_error_and_no_loop(fake_serve
     fake_server.answers = {b"EVALSHA": b"-NOSCRIPT none\r\n", b"SCRIPT": b"-NOPERM no\r\n"}
     with pytest.raises(redis.exceptions.NoScriptError):
         await fake_peer.connection.run(ADD, [])
-    assert [said[0] for said in fake_server.said[-3:]] == [b"EVALSHA", b"SCRIPT", b"EVALSHA"]
+    assert [said[0] for said in fake_server.said[-6:]] == [b"EVALSHA", *[b"SCRIPT"] * 4, b"EVALSHA"]
+    with pytest.raises(redis.exceptions.NoScriptError):  # it knows now that it may not
+        await fake_peer.connection.run(ADD, [])
+    assert [said[0] for said in fake_server.said[-2:]] == [b"EVALSHA", b"EVALSHA"]
 
 
 async def test_pushes_that_nobody_asked_for_are_let_pass(fake_server: Any, fake_peer: Peer) -> None:

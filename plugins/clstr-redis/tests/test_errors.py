@@ -44,7 +44,7 @@ def said(text: str) -> Exception:
         ("READONLY You can't write against a read only replica.", TransportUnavailableError, "name the primary"),
         ("MISCONF Redis is configured to save", TransportUnavailableError, "MISCONF Redis is configured"),
         ("BUSY Redis is busy", TransportUnavailableError, "BUSY"),
-        ("NOSCRIPT No matching script.", TransportUnavailableError, "NOSCRIPT"),
+        ("NOSCRIPT No matching script.", AccessDeniedError, r"grant \+script\|load to nodes"),
         ("OOM command not allowed", TransportUnavailableError, "OOM"),
         ("NOREPLICAS Not enough good replicas", TransportUnavailableError, "NOREPLICAS"),
         ("WRONGTYPE Operation against a key", TransportUnavailableError, "WRONGTYPE"),

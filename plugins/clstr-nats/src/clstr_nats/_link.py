@@ -252,13 +252,15 @@ class NatsLink(Link):
         self._publish(f"PUB {self._shard_begins}{shard} {reply_to} {len(body)}\r\n".encode(), body)
         return None
 
-    def reply_address(self, to: object, reply_to: str) -> object:
+    def reply_address(self, to: Any, reply_to: str) -> object:  # Any: bytes, or None
         """
         Prefer the native reply subject: between accounts the server maps it, and nothing else reaches the sender.
 
-        A Go client has none: its address in the envelope is believed if it is an inbox.
+        A Go client has none: its address is in the envelope. Either is believed if it is an inbox: this peer publishes
+        nowhere else for a stranger.
         """
-        return to or (reply_to.encode() if is_inbox(reply_to) else None)
+        address = to or reply_to.encode("utf-8", "replace")
+        return address if is_inbox(address) else None
 
     def describe_foreign(self, body: Buffer) -> str:
         """Recognise a JetStream stream: it acknowledges what it stores at the reply address."""

@@ -14,8 +14,9 @@ QUEUE: str = "clstr"
 
 _PREFIX = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", re.ASCII)
 _INBOX = re.compile(r"_INBOX[A-Za-z0-9_-]*", re.ASCII)
-_REPLY_PREFIX = re.compile(r"_INBOX[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*", re.ASCII)
-_NAME = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+# What a server puts in an inbox's place, or before it: between accounts, and between clusters that gateways join.
+_REPLY_PREFIX = re.compile(rb"(_GR_\.\w+\.\w+\.)?(_INBOX[A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*|_R_\.[A-Za-z0-9]+)")
+_NAME = re.compile(rb"[A-Za-z0-9_-]+")
 _MAX_LENGTH = 256
 
 
@@ -43,16 +44,16 @@ def check_inbox_prefix(prefix: str) -> str:
     return prefix
 
 
-def is_inbox(address: str) -> bool:
-    """Tell whether a stranger's ``reply_to`` names an inbox, and nothing else."""
-    prefix, _, name = address.rpartition(".")
+def is_inbox(address: bytes) -> bool:
+    """Tell whether the address that a stranger wants to be answered at is an inbox, and nothing else."""
+    prefix, _, name = address.rpartition(b".")
     # The first test is the cheap one, for names as we write them.
-    is_name = (name.isascii() and name.replace("_", "", 1).isalnum()) or _NAME.fullmatch(name) is not None
+    is_name = name.replace(b"_", b"", 1).isalnum() or _NAME.fullmatch(name) is not None
     return is_name and len(address) <= _MAX_LENGTH and _is_reply_prefix(prefix)
 
 
 @functools.lru_cache(maxsize=256)  # a peer's answers have one prefix
-def _is_reply_prefix(prefix: str) -> bool:
+def _is_reply_prefix(prefix: bytes) -> bool:
     return _REPLY_PREFIX.fullmatch(prefix) is not None
 
 

@@ -21,7 +21,7 @@ from redis.asyncio.connection import AbstractConnection
 
 from clstr.errors import TransportUnavailableError
 from clstr.spi import answered_while_moving, end_socket
-from clstr_redis._scripts import Script
+from clstr_redis._scripts import SCRIPTS, Script
 from clstr_redis._streams import bytes_read
 
 Answer = Any  # whatever a command answers with, or the error that it answers with
@@ -54,6 +54,7 @@ class Connection:
 
     Attributes:
         inbox: As above.
+        may_load: Whether nothing is known against loading scripts: nodes may, clients need not.
         lost: Done with the reason when the connection is of no use any more.
     """
 
@@ -78,6 +79,7 @@ class Connection:
         self._is_leaving = False
         self._written = 0
         self.inbox: bytes = inbox
+        self.may_load: bool = True
         self.lost: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
 
     async def dial(self) -> None:
@@ -130,10 +132,32 @@ class Connection:
         return partial(self._ran, reply, script, command), command
 
     def _ran(self, reply: Reply, script: Script, command: Command, answer: Answer) -> None:
-        if isinstance(answer, redis.exceptions.NoScriptError):  # somebody flushed the scripts; nothing ran
-            self.send([(_ignore, (b"SCRIPT", b"LOAD", script.text)), (reply, command)])
-        else:
+        if not (isinstance(answer, redis.exceptions.NoScriptError) and self.may_load):
             reply(answer)
+            return
+        # Somebody flushed the scripts; nothing ran. All are loaded: clients may not be able to load theirs.
+        scripts = dict.fromkeys([*SCRIPTS, script])
+        self.send([*((self._loaded, (b"SCRIPT", b"LOAD", each.text)) for each in scripts), (reply, command)])
+
+    def _loaded(self, answer: Answer) -> None:
+        """Note a right that is not there; any other failure shows in the next command."""
+        if isinstance(answer, redis.exceptions.NoPermissionError):
+            self.may_load = False
+
+    async def load_scripts(self) -> None:
+        """
+        Load the scripts, if the user may.
+
+        Raises:
+            redis.exceptions.ResponseError: The server says no, for another reason than a right that is not there.
+            TransportUnavailableError: The connection is lost.
+        """
+        for script in SCRIPTS:
+            try:
+                await self.ask(b"SCRIPT", b"LOAD", script.text)
+            except redis.exceptions.NoPermissionError:
+                self.may_load = False
+                return
 
     async def ask(self, *command: bytes) -> Answer:
         """
@@ -232,10 +256,6 @@ class Connection:
 def _resolve(future: asyncio.Future[Answer], answer: Answer) -> None:
     if not future.done():
         future.set_result(answer)
-
-
-def _ignore(_: Answer) -> None:
-    """Take the answer of a command whose failure shows in the next one."""
 
 
 def _encode(command: Command) -> list[bytes]:

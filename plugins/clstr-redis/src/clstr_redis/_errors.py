@@ -68,6 +68,10 @@ def explain(error: Exception, server: str, prefix: str) -> ClstrError:
     if isinstance(error, ForeignKeysError):
         return TransportUnavailableError(f"{server} cannot be used for these shards: {error}")
     text = " ".join(str(error).split())[:MAX_TEXT]
+    if isinstance(error, redis.exceptions.NoScriptError):
+        return AccessDeniedError(
+            f"{server} has lost the scripts, and the user may not load them: grant +script|load to nodes"
+        )
     if _code(error) == "NOPERM":
         return AccessDeniedError(f"the user lacks a right at {server}: {_missing_right(text, prefix)} ({text})")
     if isinstance(error, redis.exceptions.AuthenticationError):
@@ -94,9 +98,14 @@ def _code(error: Exception) -> str:
     return str(getattr(error, "status_code", None) or text.partition(" ")[0])
 
 
+def is_about_channels(error: Exception) -> bool:
+    """Tell whether a refusal is about the channel, and not about the command."""
+    return "channel" in str(error)
+
+
 def _missing_right(text: str, prefix: str) -> str:
     if "channel" in text:
-        return f"grant &{prefix}:in:*"
+        return f"grant (+publish &{prefix}:in:*), or &{prefix}:in:<peer id>:* for the peers that it sends to"
     if command := _COMMAND.search(text):
         return f"grant +{command[1].lower()}"
     if "this command" in text:

@@ -26,6 +26,7 @@ from clstr_redis._scripts import SEND
 from clstr_redis._session import Session
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024  # half of what a stock server lets wait for one subscriber before it cuts it off
+NODES_LOAD_AFTER = 1.5  # heartbeats in which a node notices that the server has lost the scripts
 MAX_UNSENT_BYTES = 32 * 1024 * 1024  # more than max_inflight_bytes: what is beyond it waits for a dead socket
 
 
@@ -47,6 +48,7 @@ class RedisLink(Link):
         self._loop = asyncio.get_running_loop()
         self._explain = dialer.explain
         self._names = names
+        self._heartbeat = heartbeat
         self._logger = logger
         self._log = RateLimitedLog(logger)
         self._leases = Leases(names, heartbeat * LEASE_HEARTBEATS, self._loop.time, logger)
@@ -178,7 +180,9 @@ class RedisLink(Link):
 
     def _resolved(self, batch: list[Item], asked_at: float, found: Answer) -> None:
         """The script tells which inbox it chose, how long its lease is, and how many got the batch."""
-        if isinstance(found, Exception):
+        if isinstance(found, redis.exceptions.NoScriptError):  # nodes load the script, at each heartbeat if need be
+            self._nobody(batch, again_after=self._heartbeat * NODES_LOAD_AFTER)
+        elif isinstance(found, Exception):
             self._refused(batch, refusal(found, self._names.prefix, self._names.shard(batch[0].shard)))
         elif not found:
             self._nobody(batch)
@@ -236,6 +240,6 @@ class RedisLink(Link):
                 if kind == frames.REQUEST:
                     self._sink.request(shard, body, (inbox, token))
                 else:
-                    self._sink.answer(token, body)
+                    self._sink.answer(token, body)  # without a route: its sender may claim any inbox
         except ValueError as error:
             self._sink.garbage(f"a message that is none of ours: {error}")

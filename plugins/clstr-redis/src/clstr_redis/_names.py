@@ -9,7 +9,8 @@ DEFAULT_PREFIX: str = "clstr"
 """What keys and channels begin with: ``clstr:shard:7`` has the leases of shard 7, ``clstr:in:...`` are inboxes."""
 
 _PREFIX = re.compile(r"[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)*", re.ASCII)
-_REST = re.compile(rb"[A-Za-z0-9_.-]{1,128}:[0-9a-f]{32}")
+_DIGITS = 32  # of an inbox: 128 bits that nobody guesses
+_REST = re.compile(rb"[A-Za-z0-9_.-]{1,128}:[0-9a-f]{%d}" % _DIGITS)
 _MAX_LENGTH = 128
 
 
@@ -40,7 +41,7 @@ class Names:
     def __init__(self, prefix: str, peer_id: str) -> None:
         self.prefix: str = prefix
         self._inboxes = f"{prefix}:in:".encode()
-        self._peer_id = peer_id
+        self._own = f"{prefix}:in:{peer_id}:"
 
     def new_inbox(self) -> bytes:
         """
@@ -48,7 +49,12 @@ class Names:
 
         Each connection has one of its own: what is sent to an old one reaches nobody, and its sender is told.
         """
-        return self._inboxes + f"{self._peer_id}:{secrets.token_hex(16)}".encode()
+        return f"{self._own}{secrets.token_hex(_DIGITS // 2)}".encode()
+
+    @property
+    def own_inboxes(self) -> str:
+        """The pattern of this peer's inboxes, as rights name it."""
+        return f"{self._own}*"
 
     def is_inbox(self, name: bytes) -> bool:
         """Tell whether a stranger's ``name`` is an inbox, and nothing else."""

@@ -13,8 +13,7 @@ from clstr_redis._connection import Connection
 from clstr_redis._dialer import Dialer
 from clstr_redis._leases import Leases
 from clstr_redis._names import Names
-from clstr_redis._rights import check_rights
-from clstr_redis._scripts import SCRIPTS
+from clstr_redis._rights import check_rights, subscribe
 
 MISSED_HEARTBEATS = 3
 
@@ -72,9 +71,8 @@ class Session(Reconnector[Connection]):
     async def _prepare(self, connection: Connection) -> None:
         """Subscribe first: a lease sends messages to the inbox."""
         try:
-            await connection.ask(b"SUBSCRIBE", connection.inbox)
-            for script in SCRIPTS:
-                await connection.ask(b"SCRIPT", b"LOAD", script.text)
+            await subscribe(connection, self._names)
+            await connection.load_scripts()
             await check_rights(connection, self._names)
             await self._renew(connection)
         except redis.exceptions.ResponseError as error:
