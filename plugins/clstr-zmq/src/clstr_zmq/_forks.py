@@ -3,7 +3,8 @@ Forked children close the sockets of their parent's peers.
 
 A child that keeps them keeps the inbox's port in use and its connections open after the parent has ended: nobody can
 bind the port, and the other peers learn of the end from missed heartbeats only. libzmq does not tell its descriptors,
-so a child finds them by their addresses. It touches nothing else: libzmq's state belongs to the parent's threads.
+so a child finds them by their addresses, and puts /dev/null in their place. It touches nothing else: libzmq's state
+belongs to the parent's threads.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import os
 import socket
 import stat
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, Protocol
 from weakref import WeakSet
+
+from clstr.spi import close_in_child
 
 _WILDCARDS = {"0.0.0.0", "::"}  # noqa: S104 -- to recognise them
 
@@ -41,24 +43,26 @@ def close_in_children(owner: Owner) -> None:
 
 
 def close_sockets(bound: Iterable[str], dialled: Iterable[str]) -> None:
-    """Close this process's descriptors of stream sockets that are bound at or connected to these endpoints."""
+    """Close the stream sockets of this process, a forked child, that are bound at or connected to these endpoints."""
     local, remote = set(bound), set(dialled)
     if not local and not remote:
         return
     ports = {endpoint.rpartition(":")[2] for endpoint in local if _host(endpoint) in _WILDCARDS}
-    for descriptor in _descriptors():
-        with suppress(OSError):  # closed meanwhile: the descriptor of the listing itself
-            if stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-                _close_if(descriptor, local, ports, remote)
+    close_in_child([number for number in _descriptors() if _is_socket_of(number, local, ports, remote)])
 
 
-def _close_if(descriptor: int, local: set[str], ports: set[str], remote: set[str]) -> None:
+def _is_socket_of(descriptor: int, local: set[str], ports: set[str], remote: set[str]) -> bool:
+    try:
+        if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+            return False
+    except OSError:  # closed meanwhile: the descriptor of the listing itself
+        return False
     found = socket.socket(fileno=descriptor)
     try:
         here = _endpoint(found, found.getsockname)
-        is_ours = here in local or (here.startswith("tcp:") and here.rpartition(":")[2] in ports)
-        if is_ours or (remote and _endpoint(found, found.getpeername) in remote):
-            os.close(descriptor)
+        if here in local or (here.startswith("tcp:") and here.rpartition(":")[2] in ports):
+            return True
+        return bool(remote) and _endpoint(found, found.getpeername) in remote
     finally:
         found.detach()
 

@@ -20,6 +20,7 @@ from clstr.spi._links.credentials import CredentialProvider as CredentialProvide
 from clstr.spi._links.credentials import Credentials as Credentials
 from clstr.spi._links.credentials import check_credentials as check_credentials
 from clstr.spi._links.credentials import read_credentials as read_credentials
+from clstr.spi._links.forks import close_in_child as close_in_child
 from clstr.spi._links.pack import pack as pack
 from clstr.spi._links.pack import unpack as unpack
 from clstr.spi._links.progress import ProgressCheck as ProgressCheck
@@ -58,6 +59,7 @@ __all__ = [
     "WriteBudget",
     "answered_while_moving",
     "check_credentials",
+    "close_in_child",
     "connect_tcp",
     "connect_unix",
     "end_socket",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from collections.abc import Iterable
 
 count = 0  # how often this process has forked off its parent: asking for its id at each request would cost more
 
@@ -17,15 +18,22 @@ def _in_child() -> None:
     count += 1
     numbers = [number for each in guarded if (number := each.fileno()) >= 0]
     if numbers:
-        _replace(numbers)
+        close_in_child(numbers)
 
 
-def _replace(descriptors: list[int]) -> None:
+def close_in_child(descriptors: Iterable[int]) -> None:
     """
-    Put /dev/null in the place of ``descriptors``.
+    Put /dev/null in the place of ``descriptors``, in a process that was just forked.
 
-    The numbers stay in use: objects of the parent that the child has inherited may still close them, and must not hit
-    a file that the child has opened since.
+    For a driver whose sockets Python does not know, called from ``os.register_at_fork(after_in_child=...)``;
+    `keep_from_children` does it for sockets. The numbers stay in use: objects of the parent that the child has
+    inherited may still close them, and must not hit a file that the child has opened since.
+
+    Args:
+        descriptors: Open ones.
+
+    Raises:
+        OSError: There is no /dev/null, or no descriptor for it.
     """
     null = os.open(os.devnull, os.O_RDWR)
     for number in descriptors:
