@@ -1,7 +1,7 @@
 """
 The transport contract: what every transport promises, whatever carries its messages.
 
-The lines are numbered T1 to T16, and the conformance suite checks each of them. *Refusal* means: an answer that
+The lines are numbered T1 to T17, and the conformance suite checks each of them. *Refusal* means: an answer that
 proves that the message never ran, so its error says ``maybe_executed=False``.
 
 T1  ``request`` returns the handler's bytes, whatever they are (``None`` becomes ``b""``), up to
@@ -37,7 +37,11 @@ T14 ``aclose`` is idempotent, safe from several tasks and from inside a handler.
     returns within ``drain_timeout`` + 2 s, and leaves nothing but handlers that ignored cancellation.
 T15 Garbage from the wire is counted and dropped, or answered with an error; it never stops the receiver. What
     arrives at a reply's address and is no reply of a node does not end the request.
-T16 At most once: nothing is sent again unless a refusal shows that it never ran.
+T16 At most once: nothing is sent again unless a refusal shows that it never ran. After a fourth `NotOwnerError` the
+    caller gets it.
+T17 Messages of one caller for one key start in the order in which they were sent, on one transport and between moves of
+    the shard. A refusal, a retry or a lost link may reorder them, and shows as the error of a call. Requests that a
+    handler makes start before its notifies (T6).
 """
 
 from __future__ import annotations

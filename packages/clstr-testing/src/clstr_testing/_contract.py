@@ -56,5 +56,7 @@ CONTRACT: dict[str, str] = {
     "T15.3": "what arrives at a reply's address and is no reply does not end the request",
     "T16.1": "nothing runs twice, whatever its handler does",
     "T16.2": "nothing runs twice while shards move, and a refusal is the truth",
+    "T17.1": "messages of one caller for one key start in the order in which they were sent, of whatever kind they are",
+    "T17.2": "failures, a full queue and moves of the shard reorder nothing but what they end",
 }
 """Each sentence by its number; the number before the dot is the contract's line in `clstr.abc`."""

@@ -16,6 +16,7 @@ from clstr_testing._garbage_checks import GarbageChecks
 from clstr_testing._message_checks import MessageChecks
 from clstr_testing._notify_checks import NotifyChecks
 from clstr_testing._once_checks import OnceChecks
+from clstr_testing._order_checks import OrderChecks
 from clstr_testing._outage_checks import OutageChecks
 from clstr_testing._ownership_checks import OwnershipChecks
 from clstr_testing._release_checks import ReleaseChecks
@@ -35,6 +36,7 @@ class TransportSuite(
     ClosingChecks,
     GarbageChecks,
     OnceChecks,
+    OrderChecks,
 ):
     """
     The transport contract as checks. Subclass it in a test file; every check must pass.

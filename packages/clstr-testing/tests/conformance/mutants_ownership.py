@@ -39,7 +39,22 @@ class LastSubscriptionGoes(Holders):
         await super().remove(subscription, *args, **kwargs)
 
 
-@breaks("T2.1", "T4.1", "T5.1", "T6.4", "T6.6", "T9.2", "T9.3", "T12.1", "T14.5", "T14.8", "T16.1", "T16.2")
+@breaks(
+    "T2.1",
+    "T4.1",
+    "T5.1",
+    "T6.4",
+    "T6.6",
+    "T9.2",
+    "T9.3",
+    "T12.1",
+    "T14.5",
+    "T14.8",
+    "T16.1",
+    "T16.2",
+    "T17.1",
+    "T17.2",
+)
 class LosesOneInAHundred(LoopbackLink):
     """One message in a hundred is lost."""
 

@@ -71,7 +71,7 @@ class QueueBytesNeverFreed(Dispatcher):
         self._limits = replace(self._limits, max_queue_bytes=room)
 
 
-@breaks("T6.2", "T6.5", "T7.3", "T12.2")
+@breaks("T6.2", "T6.5", "T7.3", "T12.2", "T17.2")
 class FullQueueDropsTheMessage(Dispatcher):
     """What the queue has no room for vanishes."""
 

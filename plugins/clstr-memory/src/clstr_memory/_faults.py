@@ -13,7 +13,8 @@ class Faults:
 
     Args:
         seed: Begins the sequence of chances.
-        delay: Seconds that a message may take at most; each takes a random part of it, so they overtake each other.
+        delay: Seconds that a message may take at most; each takes a random part of it, so messages of different peers,
+            and to different peers, overtake each other.
         drop_reply: The share of replies that are lost on their way, from 0 to 1.
         disconnect: The share of sends at which the connection breaks, to be there again in the next tick.
 

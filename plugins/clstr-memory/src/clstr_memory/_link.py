@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ class MemoryLink(Link):
         self._held: set[int] = set()
         self._life = 0  # what was sent to an earlier life never arrives
         self._inbox = Batcher(bus.loop, self._receive_all)
+        self._delayed: dict[MemoryLink, deque[Message]] = {}
         self.is_up = False
 
     async def open(self, sink: Sink) -> None:
@@ -85,9 +87,18 @@ class MemoryLink(Link):
 
     def _post(self, peer: MemoryLink, receive: Callable[..., None], *message: Any) -> None:
         if self._faults is not None and (delay := self._faults.delay()):
-            self._bus.loop.call_later(delay, peer._receive_all, [(peer._life, receive, message)])
+            self._delayed.setdefault(peer, deque()).append((peer._life, receive, message))
+            self._bus.loop.call_later(delay, self._deliver_delayed, peer)
         else:
             peer._inbox.add((peer._life, receive, message))
+
+    def _deliver_delayed(self, peer: MemoryLink) -> None:
+        """Deliver what waits longest, whichever message this delay was for: a connection keeps its order (T17)."""
+        messages = self._delayed[peer]
+        message = messages.popleft()
+        if not messages:
+            del self._delayed[peer]
+        peer._receive_all([message])
 
     def _receive_all(self, messages: list[Message]) -> None:
         """Hand over what arrived, unless it was sent to an earlier life."""

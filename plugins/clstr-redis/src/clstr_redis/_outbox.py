@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 MAX_BATCH_BYTES = 256 * 1024
@@ -28,13 +28,25 @@ class Item(NamedTuple):
     oneway: bool = False
 
 
-def batches(items: Iterable[Item]) -> Iterator[list[Item]]:
-    """Sort by destination, keep the order within each, and cut where a message would get too large."""
+def batches(items: Sequence[Item]) -> Iterator[list[Item]]:
+    """
+    Sort by destination, keep the order within each destination and each shard, and cut where a message gets too large.
+
+    A shard has one destination in a tick: if the owner of one message is to be looked up, that of its others is too.
+    """
+    looked_up = {item.shard for item in items if not item.inbox}
     by_destination: dict[bytes | int, list[Item]] = {}
-    for item in items:
+    for item in _one_way(items, looked_up) if looked_up else items:
         by_destination.setdefault(item.inbox or item.shard, []).append(item)
     for batch in by_destination.values():
         yield from _cut(batch)
+
+
+def _one_way(items: Iterable[Item], looked_up: set[int]) -> Iterator[Item]:
+    """Take the inbox from requests for shards that are looked up: else they would overtake what waits for that."""
+    for item in items:
+        is_for_shard = item.token is not None and item.shard in looked_up
+        yield item._replace(inbox=b"") if is_for_shard and item.inbox else item
 
 
 def _cut(batch: list[Item]) -> Iterator[list[Item]]:
