@@ -17,6 +17,7 @@ IDENTITIES = {
     "api",
     "family",
     "level",
+    "order",
     "pid",
     "port",
     "shard",

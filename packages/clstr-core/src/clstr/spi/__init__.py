@@ -4,6 +4,8 @@ What the author of a transport plugin builds on.
 Implement `Link` and hand it to an `Engine`: admission, TTL, timeouts, pending replies, draining and rerouting are the
 engine's, the same for every transport. `Reconnector` keeps a link to a broker connected; `connect_tcp`, `Resolver` and
 `race` dial; `ProgressCheck` tells a slow connection from a dead one.
+
+A `Directory` is the store in which the nodes of a live cluster keep their records.
 """
 
 from clstr._backoff import Backoff as Backoff
@@ -11,6 +13,15 @@ from clstr._context import refuse as refuse
 from clstr._limits import Limits as Limits
 from clstr._messages.wire import Buffer as Buffer
 from clstr._rate_limited_log import RateLimitedLog as RateLimitedLog
+from clstr.spi._directory import CLUSTER_KEY as CLUSTER_KEY
+from clstr.spi._directory import Directory as Directory
+from clstr.spi._directory import DirectorySink as DirectorySink
+from clstr.spi._directory import DirectoryUnavailableError as DirectoryUnavailableError
+from clstr.spi._directory import Record as Record
+from clstr.spi._directory import Snapshot as Snapshot
+from clstr.spi._directory import Swap as Swap
+from clstr.spi._directory import SwapConflictError as SwapConflictError
+from clstr.spi._directory import Version as Version
 from clstr.spi._engine import Engine as Engine
 from clstr.spi._link import Link as Link
 from clstr.spi._link import Route as Route
@@ -36,9 +47,12 @@ from clstr.spi._links.sockets import connect_unix as connect_unix
 from clstr.spi._links.sockets import end_socket as end_socket
 from clstr.spi._links.sockets import keep_from_children as keep_from_children
 from clstr.spi._links.write_budget import WriteBudget as WriteBudget
+from clstr.spi._memory_directory import MemoryDirectory as MemoryDirectory
+from clstr.spi._memory_directory import MemoryRecords as MemoryRecords
 from clstr.spi._stats import Stats as Stats
 
 __all__ = [
+    "CLUSTER_KEY",
     "Address",
     "Backoff",
     "Batcher",
@@ -46,16 +60,26 @@ __all__ = [
     "Connection",
     "CredentialProvider",
     "Credentials",
+    "Directory",
+    "DirectorySink",
+    "DirectoryUnavailableError",
     "Engine",
     "Limits",
     "Link",
+    "MemoryDirectory",
+    "MemoryRecords",
     "ProgressCheck",
     "RateLimitedLog",
     "Reconnector",
+    "Record",
     "Resolver",
     "Route",
     "Sink",
+    "Snapshot",
     "Stats",
+    "Swap",
+    "SwapConflictError",
+    "Version",
     "WriteBudget",
     "answered_while_moving",
     "check_credentials",
