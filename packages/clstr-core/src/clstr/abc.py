@@ -181,6 +181,17 @@ class ServerTransport(ABC):
 class Transport(ClientTransport, ServerTransport):
     """Both halves: what `clstr.connect` returns."""
 
+    def join_cluster(self, name: str) -> None:
+        """
+        Be in the cluster ``name``: requests carry it, and those that carry another name, or none, are refused.
+
+        `clstr.connect` calls it, if it was given a name, before anything is sent or held.
+
+        Raises:
+            ValueError: The transport does not tell clusters apart, or cannot be in one of that name.
+        """
+        raise ValueError(f"{type(self).__name__} does not tell clusters apart: leave out cluster={name!r}")
+
 
 __all__ = [
     "ClientTransport",

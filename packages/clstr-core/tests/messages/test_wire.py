@@ -323,9 +323,9 @@ def test_the_slow_decoder_reads_any_buffer_too() -> None:
 
 
 def test_msgpack_is_an_array_in_the_order_of_the_fields() -> None:
-    frame = MSGPACK.new_request(1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5)
+    frame = MSGPACK.new_request(1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5, "prod")
     array = msgspec.msgpack.decode(MSGPACK.encode(frame))
-    assert array == [1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5]
+    assert array == [1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5, "prod"]
     assert msgspec.msgpack.decode(MSGPACK.encode(MSGPACK.new_reply(b"d", "e", "c", {"f": 1}, False))) == [
         1,
         b"d",

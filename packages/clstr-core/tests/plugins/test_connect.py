@@ -430,3 +430,19 @@ async def test_opening_that_failed_leaves_nothing_to_close(provide: Callable[[Op
             raise AssertionError
     with pytest.raises(RuntimeError, match="call connect"):
         await pending
+
+
+async def test_a_transport_that_does_not_tell_clusters_apart_is_an_error_and_closed(
+    provide: Callable[[Opener], None],
+) -> None:
+    """It would take what another cluster sends, without a word."""
+    opened: list[FakeTransport] = []
+
+    async def open_and_note(url: TransportURL, options: ConnectOptions) -> Transport:
+        opened.append(FakeTransport(url, options))
+        return opened[0]
+
+    provide(open_and_note)
+    with pytest.raises(ValueError, match="FakeTransport does not tell clusters apart: leave out cluster='prod'"):
+        await connect("fake://", cluster="prod")
+    assert opened[0].closes == 1

@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -694,3 +695,40 @@ def test_no_reply_frame_stops_the_receiver(
 
     outcome = loop.run_until_complete(outcome_of_asking())
     assert isinstance(outcome, bytes | ClstrError)
+
+
+# Clusters.
+
+
+async def test_a_request_of_another_cluster_is_refused_before_anything_else_of_it_counts(
+    open_engine: OpenEngine, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = await open_engine()
+    engine.join_cluster("prod")
+    await engine.subscribe([1], fail)
+    for number, name in enumerate(["", "staging", "\x1b[2J", "x" * 10_000]):
+        link.deliver("t", to=f"client {number}", cluster=name)
+    answers = [str(link.answer_to(f"client {number}")) for number in range(4)]
+    assert [answer.partition(",")[0] for answer in answers] == [
+        "invalid envelope: cluster is not named",
+        "invalid envelope: cluster is staging",
+        "invalid envelope: cluster is malformed",
+        "invalid envelope: cluster is malformed",
+    ]
+    assert engine.stats.foreign_requests == 4
+    assert len(caplog.records) == 1  # of the first: ten seconds have to pass for another
+
+
+async def fail(_: Envelope) -> bytes:
+    raise AssertionError("it must not run")
+
+
+async def test_a_name_is_on_the_wire_only_where_there_is_one(open_engine: OpenEngine, link: FakeLink) -> None:
+    engine = await open_engine(codec="json")
+    with suppress(RequestTimeoutError):
+        await engine.request(Envelope(shard=1, type="t"), timeout=0.01)
+    assert b"cluster" not in JSON.encode(link.sent[0].frame)
+    engine.join_cluster("prod")
+    with suppress(RequestTimeoutError):
+        await engine.request(Envelope(shard=1, type="t"), timeout=0.01)
+    assert link.sent[1].frame.cluster == "prod"

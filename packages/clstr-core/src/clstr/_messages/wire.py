@@ -43,6 +43,7 @@ class RequestFrame(msgspec.Struct, omit_defaults=True):
     depth: int = 0
     chain: Annotated[list[str], msgspec.Meta(max_length=MAX_CHAIN_KEYS)] = []
     room: int = 0
+    cluster: str = ""
 
 
 class ReplyFrame(msgspec.Struct, omit_defaults=True):

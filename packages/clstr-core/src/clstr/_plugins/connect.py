@@ -13,6 +13,7 @@ from typing import Any
 
 from clstr._backoff import Backoff
 from clstr._limits import LIMIT_NAMES, Limits, check_seconds, parse_limit
+from clstr._messages.cluster_name import check_cluster_name
 from clstr._plugins.registry import Provider, resolve
 from clstr._urls.url import TransportURL, is_secret_name
 from clstr.abc import Transport
@@ -30,11 +31,20 @@ class PendingTransport:
     It opens one transport, once: using it a second time raises `RuntimeError`.
     """
 
-    def __init__(self, provider: Provider, url: TransportURL, options: ConnectOptions, *, wait: float = 0.0) -> None:
+    def __init__(
+        self,
+        provider: Provider,
+        url: TransportURL,
+        options: ConnectOptions,
+        *,
+        wait: float = 0.0,
+        cluster: str | None = None,
+    ) -> None:
         self._provider = provider
         self._url = url
         self._options = options
         self._wait = wait
+        self._cluster = cluster
         self._is_used = False
         self._transport: Transport | None = None
 
@@ -60,6 +70,8 @@ class PendingTransport:
         self._is_used = True
         transport = await self._open_patiently()
         _check_transport(self._provider.distribution, transport)
+        if self._cluster is not None:
+            await _join(transport, self._cluster)
         return transport
 
     async def _open_patiently(self) -> Transport:
@@ -102,6 +114,14 @@ class PendingTransport:
             raise PluginImportError(name, message) from error
 
 
+async def _join(transport: Transport, cluster: str) -> None:
+    try:
+        transport.join_cluster(cluster)
+    except BaseException:
+        await transport.aclose()
+        raise
+
+
 def _check_transport(distribution: str, transport: object) -> None:
     if not isinstance(transport, Transport):
         message = f"{distribution} opened a {type(transport).__name__}, not a clstr.abc.Transport"
@@ -116,6 +136,7 @@ def connect(
     peer_id: str | None = None,
     connect_timeout: float = 5.0,
     wait: float = 0.0,
+    cluster: str | None = None,
     **options: object,
 ) -> PendingTransport:
     """
@@ -134,6 +155,9 @@ def connect(
         connect_timeout: Seconds in which the transport must be open, finite and above 0; of each attempt, if it waits.
         wait: Seconds for which to try again, with growing pauses, while the broker cannot be reached: for one that is
             started later. Finite; 0 by default is one attempt. Other errors, such as refused credentials, end it.
+        cluster: The name of the cluster, 1 to 64 of ``A-Za-z0-9_.-``; a URL parameter too. Its nodes refuse requests of
+            other clusters, and of peers without a name: give it to all peers of a cluster or to none. It is no secret,
+            and proves nothing: it is against mistakes, two clusters with one prefix on one broker.
         options: Single fields of `Limits`, and the plugin's own parameters.
 
     Raises:
@@ -147,6 +171,7 @@ def connect(
     parsed = TransportURL.parse(url)
     provider = resolve(parsed.scheme)
     _check_names(parsed, options, provider.spec)
+    cluster = parsed.parameters.get("cluster") if cluster is None else cluster
     plugin_options = ConnectOptions(
         limits=_merge_limits(parsed, limits, options),
         logger=_check_logger(logger) or logging.getLogger(f"clstr.transport.{parsed.scheme.partition('+')[0]}"),
@@ -154,13 +179,19 @@ def connect(
         connect_timeout=check_seconds("connect_timeout", connect_timeout),
         extra=_merge_extra(parsed, options, provider.spec.parameters),
     )
-    return PendingTransport(provider, parsed, plugin_options, wait=_check_wait(wait))
+    return PendingTransport(
+        provider,
+        parsed,
+        plugin_options,
+        wait=_check_wait(wait),
+        cluster=None if cluster is None else check_cluster_name(cluster),
+    )
 
 
 def _check_names(url: TransportURL, options: Mapping[str, object], spec: TransportSpec) -> None:
     known = LIMIT_NAMES | spec.parameters.keys()
     way_out = f"for {url.scheme}; known: {', '.join(sorted(known))}"
-    for name in sorted(url.parameters.keys() - known):
+    for name in sorted(url.parameters.keys() - known - {"cluster"}):
         raise ValueError(f"unknown URL parameter {name!r} {way_out}")
     for name in sorted(options.keys() - known):
         raise TypeError(f"connect() got an unknown keyword {name!r} {way_out}")

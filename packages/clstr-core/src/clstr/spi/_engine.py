@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from clstr._context import current
 from clstr._limits import Limits
+from clstr._messages.cluster_name import check_cluster_name
 from clstr._messages.envelope import Envelope
 from clstr._messages.hints import check_async
 from clstr._messages.wire import CODECS
@@ -65,6 +66,7 @@ class Engine(Transport):
 
     Attributes:
         is_closing: Whether `aclose` has begun.
+        cluster: The name of the cluster that it is in; empty is a cluster without a name.
         stats: What it has counted.
         state: Whether the link is up. This and what follows are parts of the engine, and no interface.
         deadlines: What ends when its time is over.
@@ -94,6 +96,7 @@ class Engine(Transport):
         self._closers: set[Delivery] = set()
         self._is_closed = False
         self.is_closing: bool = False
+        self.cluster: str = ""
         self.link: Link = link
         self.limits: Limits = limits or Limits()
         self.stats: Stats = Stats()
@@ -127,6 +130,16 @@ class Engine(Transport):
         )
         self._receiver = Receiver(self, self._loop, self._codec, self._logger)
         self._sender = Sender(self, self._loop, self._codec, self._payload_limit)
+
+    def join_cluster(self, name: str) -> None:
+        """
+        Be in the cluster ``name``; see `clstr.abc.Transport.join_cluster`.
+
+        Raises:
+            TypeError: It is not a str.
+            ValueError: It is empty, too long, or has other characters.
+        """
+        self.cluster = check_cluster_name(name)
 
     async def open(self) -> Self:
         """

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_TTL_MS
+from clstr._messages.cluster_name import describe_cluster
 from clstr._messages.envelope import Envelope
 from clstr._messages.error_wire import decode_error
 from clstr._messages.wire import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from clstr.spi._engine import Engine
 
 MAX_DEPTH = 1000
+FOREIGN_QUIET_SECONDS = 10.0  # between two log lines about another cluster: its clients may go on for days
 
 
 class Receiver:
@@ -54,6 +56,7 @@ class Receiver:
         self._clock = loop.time
         self._logger = logger
         self._log = RateLimitedLog(logger, clock=loop.time)
+        self._foreign_log = RateLimitedLog(logger, seconds=FOREIGN_QUIET_SECONDS, clock=loop.time)
         self._answered_shards = engine.link.answered_shards
         self._foreign = ForeignReplies(engine.link, engine.stats, logger, loop.time)
         maximum = engine.limits.max_payload_bytes
@@ -118,6 +121,8 @@ class Receiver:
     def _check(self, frame: RequestFrame, shard: int) -> Envelope:
         if frame.v not in (0, PROTOCOL_VERSION):
             raise InvalidEnvelopeError("v", f"is {frame.v}: this peer speaks protocol version {PROTOCOL_VERSION}")
+        if frame.cluster != self._engine.cluster:
+            raise self._foreign_cluster(frame)
         data = frame.data or b""
         if len(data) > self._max_payload_bytes:
             raise PayloadTooLargeError(len(data), self._max_payload_bytes)
@@ -138,6 +143,17 @@ class Receiver:
         )
         envelope.validate()
         return envelope
+
+    def _foreign_cluster(self, frame: RequestFrame) -> InvalidEnvelopeError:
+        """Count a request of another cluster, say so in the log, and return what refuses it."""
+        self._engine.stats.foreign_requests += 1
+        error = InvalidEnvelopeError(
+            "cluster",
+            f"is {describe_cluster(frame.cluster)}, but this node's is {describe_cluster(self._engine.cluster)}: "
+            "give two clusters on one broker a prefix each, and all peers of a cluster one name",
+        )
+        self._foreign_log.say(logging.WARNING, "a message for shard %d was refused: its %s", frame.shard, error)
+        return error
 
     def _refuse_unreadable(self, shard: int, body: Buffer, codec: Codec, to: object, error: ClstrError) -> None:
         """Answer a message of which at most the sender can be read: a Go client's address is in the message alone."""

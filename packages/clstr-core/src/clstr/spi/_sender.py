@@ -182,6 +182,7 @@ class Sender:
             call.depth,
             call.chain,
             pending.room,
+            self._engine.cluster,
         )
         body = self._codec.encode(frame)
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:

@@ -15,6 +15,7 @@ class Stats:
         dropped_replies: Replies that could not be sent before their deadline, or that reached nobody.
         garbage: Messages from the wire that could not be read.
         foreign_replies: Messages at the address of a reply that no node wrote; they did not end the request.
+        foreign_requests: Messages of another cluster; they were refused.
         refused: Messages that were refused.
         notify_failures: Notifies that were refused or whose handler failed, after their sender was gone (T12).
         rerouted: Requests that were sent again because the receiver did not own the shard (T16).
@@ -28,6 +29,7 @@ class Stats:
     dropped_replies: int = 0
     garbage: int = 0
     foreign_replies: int = 0
+    foreign_requests: int = 0
     refused: int = 0
     notify_failures: int = 0
     rerouted: int = 0
