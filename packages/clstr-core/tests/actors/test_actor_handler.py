@@ -1202,6 +1202,18 @@ async def test_the_actor_that_has_been_idle_for_longest_makes_room(world: World)
     assert (len(handler), world.peak) == (2, 2)
 
 
+def test_there_is_a_bound_by_default() -> None:
+    """A caller that draws keys at random cannot take more memory than so many actors do."""
+    assert inspect.signature(ActorHandler).parameters["max_actors"].default == 100_000
+
+
+async def test_no_limit_is_no_limit(world: World) -> None:
+    handler = ActorHandler(Worker, max_actors=None)
+    for number in range(3):
+        await handler(message(str(number)))
+    assert len(handler) == 3
+
+
 async def test_a_busy_actor_never_makes_room(world: World) -> None:
     handler = ActorHandler(Worker, max_actors=2)
     world.hold("a x")

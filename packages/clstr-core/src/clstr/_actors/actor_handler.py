@@ -31,6 +31,7 @@ from clstr.errors import CallCycleError, OverloadedError, StateNotStoredError
 
 IDLE_AFTER = 300.0
 MAILBOX = 256
+MAX_ACTORS = 100_000  # of a few fields: some 80 MiB, which a stranger with random keys fills in seconds
 _logger = logging.getLogger("clstr.actor")
 
 
@@ -53,7 +54,8 @@ class ActorHandler:
         idle_after: Seconds without a message after which an actor is stopped, 300 by default; ``None`` is never.
         kind: What stands before the key on call chains: by default the name of the actors' class. Two kinds whose
             classes have one name need it, or they would be taken for one.
-        max_actors: How many there may be; the one that has been idle for longest makes room. ``None`` is no limit.
+        max_actors: How many there may be, 100,000 by default; the one that has been idle for longest makes room, and if
+            none is idle, the message is refused with `OverloadedError`. ``None`` is no limit.
         mailbox: How many messages of one key may wait for their turn; 256 by default.
         max_stops: How many actors may stop at once; 100 by default. The others wait, idle ones in use meanwhile. Each
             stop is timed from its own start, so give it no more than what `on_stop` stores through can take at once.
@@ -71,7 +73,7 @@ class ActorHandler:
         actor: type[Actor] | None = None,
         idle_after: float | None = IDLE_AFTER,
         kind: str | None = None,
-        max_actors: int | None = None,
+        max_actors: int | None = MAX_ACTORS,
         mailbox: int = MAILBOX,
         max_stops: int = MAX_STOPS,
         start_timeout: float = START_TIMEOUT,
@@ -306,8 +308,15 @@ class ActorHandler:
             self._starts.check(key)
         elif cell.turns.waiting - (cell.starting is not None) >= self._mailbox:  # what a start is for waits too
             raise refuse(OverloadedError("mailbox", self._mailbox))
-        if self._max_actors is not None and key not in self._idle and (cell is None or not cell.users):
-            self._make_room(self._max_actors)
+        limit = self._max_actors
+        # The first test is the cheap one: keys that are neither busy nor idle count there too.
+        if (
+            limit is not None
+            and len(self._cells) >= limit
+            and key not in self._idle
+            and (cell is None or not cell.users)
+        ):
+            self._make_room(limit)
         if cell is None:
             cell = self._cells[key] = Cell(base_context(), self._log)
         if shard is not None and cell.shard != shard:
