@@ -5,8 +5,9 @@ The lines are numbered T1 to T17, and the conformance suite checks each of them.
 proves that the message never ran, so its error says ``maybe_executed=False``.
 
 T1  ``request`` returns the handler's bytes, whatever they are (``None`` becomes ``b""``), up to
-    ``max_payload_bytes``: the smaller of the option of that name and what the broker carries. Unanswered bytes of one
-    transport stay under ``max_inflight_bytes``; more is `OverloadedError`, and nothing was sent.
+    ``max_payload_bytes``: the smaller of the option of that name and what the broker carries. The handler gets the
+    envelope as it was sent. Of one transport, ``max_inflight_requests`` requests and ``max_inflight_bytes`` of their
+    data await a reply; more is `OverloadedError`, and nothing was sent.
 T2  If several subscriptions hold a shard, each message goes to exactly one of them.
 T3  A shard that nobody holds is `NoShardSubscriberError` without waiting for the deadline, for ``notify`` too. An
     owner that is frozen counts as holding until the transport's published detection time.

@@ -7,6 +7,7 @@ CONTRACT: dict[str, str] = {
     "T1.2": "a handler's None becomes b''",
     "T1.3": "payloads and replies up to max_payload_bytes pass; it counts data bytes only",
     "T1.4": "unanswered bytes stay under max_inflight_bytes; more is OverloadedError, and nothing was sent",
+    "T1.5": "at most max_inflight_requests requests await a reply; more is OverloadedError, and nothing was sent",
     "T2.1": "of several peers that hold a shard, exactly one gets each message",
     "T2.2": "of several subscriptions of one peer, exactly one gets each message",
     "T3.1": "an unowned shard is NoShardSubscriberError without waiting, for request",

@@ -3,30 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 import clstr
-from clstr_testing._check import Bench, proves
+from clstr_testing._check import proves
 from clstr_testing._handlers import FAR, Gate, echo, envelope, settle
+from clstr_testing._link_bench import LINK, LinkBench
 from clstr_testing._outcomes import failure
 
-LINK = frozenset({"cut", "restore"})
-PAUSE = 0.01
-"""Seconds between two looks at a link that comes or goes."""
 
-
-class OutageChecks(Bench):
+class OutageChecks(LinkBench):
     """T13."""
-
-    async def _answered(self, client: clstr.Transport, data: bytes, *losses: type[clstr.ClstrError]) -> None:
-        """Send until there is an answer: after an outage both sides have to come back, and ``losses`` may happen."""
-        losses = clstr.NoShardSubscriberError, clstr.ConnectionLostError, *losses
-        while True:
-            try:
-                assert await client.request(envelope(data=data), timeout=FAR) == data
-                break
-            except losses:
-                await asyncio.sleep(PAUSE)
 
     @proves("T13.1", needs=LINK)
     async def test_requests_in_flight_fail_when_the_link_is_lost(self) -> None:
@@ -84,20 +70,6 @@ class OutageChecks(Bench):
         await settle()
         assert gate.started[b"during"] == started
 
-    async def _until_lost(self, client: clstr.Transport) -> None:
-        """Wait until ``client`` knows that its link is gone."""
-        while True:
-            try:
-                await client.request(envelope(), timeout=0.1)
-            except (clstr.ConnectionLostError, clstr.TransportUnavailableError):
-                return
-            except clstr.RequestTimeoutError as error:
-                if not error.maybe_executed:  # it waited for the link
-                    return
-            except clstr.NoShardSubscriberError:
-                pass  # the other side was lost first
-            await asyncio.sleep(PAUSE)
-
     @proves("T13.2", "T13.3", needs=LINK)
     async def test_a_request_made_during_an_outage_is_answered_after_it(self) -> None:
         """Its deadline allows it; the subscription came back by itself."""
@@ -113,8 +85,3 @@ class OutageChecks(Bench):
         for shard in (1, 2):
             await server.subscribe([shard], echo)
             assert await client.request(envelope(shard, b"x"), timeout=FAR) == b"x"
-
-    async def hook(self, name: str) -> None:
-        """Call the optional hook ``name``."""
-        hook: Any = getattr(self, name)
-        await hook()

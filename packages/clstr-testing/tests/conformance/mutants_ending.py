@@ -13,7 +13,7 @@ from clstr.spi._sender import Sender
 from conformance.broken import breaks
 
 
-@breaks("T8.1", "T9.1")
+@breaks("T1.4", "T1.5", "T8.1", "T9.1")
 class TimeoutIgnored(Sender):
     """A caller waits as long as it takes."""
 
@@ -21,7 +21,7 @@ class TimeoutIgnored(Sender):
         return await super().exchange(envelope, timeout if oneway else 1e6, oneway=oneway)
 
 
-@breaks("T9.1")
+@breaks("T1.4", "T1.5", "T9.1")
 class TimeoutIsAnEmptyReply(Sender):
     """A caller whose time is over gets nothing, and no error."""
 

@@ -128,7 +128,7 @@ class WrongRepliesAreText(Answers):
         super().handler_returned(delivery, result.encode() if isinstance(result, str) else result)
 
 
-@breaks("T11.1")
+@breaks("T1.3", "T11.1")
 class OversizeHangs(Sender):
     """A payload too large is never sent, and never refused."""
 
@@ -143,7 +143,7 @@ class _Boundless(PayloadLimit):
         return 10**9
 
 
-@breaks("T11.1")
+@breaks("T1.3", "T11.1")
 class OversizeIsSent(Sender):
     """A payload too large is left to the receiver."""
 

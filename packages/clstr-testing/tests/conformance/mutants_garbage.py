@@ -67,7 +67,7 @@ class WhatIsNoReplyEndsTheRequest(Receiver):
         return InvalidReplyError("no reply") if outcome is None else outcome
 
 
-@breaks("T15.2")
+@breaks("T1.4", "T1.5", "T15.2")
 class CancelledErrorStopsTheReceiver(Answers):
     """A handler that cancels itself cancels who called it."""
 

@@ -39,7 +39,7 @@ class NotifyReports(NotifyWaits):
             return b""
 
 
-@breaks("T12.1")
+@breaks("T1.1", "T1.3", "T12.1")
 class NotifyRunsTwice(LoopbackLink):
     """A notify is sent twice, to make sure."""
 
@@ -50,7 +50,7 @@ class NotifyRunsTwice(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T12.1")
+@breaks("T1.1", "T12.1")
 class NotifyIsLost(LoopbackLink):
     """Every third notify vanishes."""
 

@@ -18,7 +18,7 @@ from conformance.broken import breaks
 from conformance.loopback import LoopbackLink
 
 
-@breaks("T13.1")
+@breaks("T1.4", "T1.5", "T13.1")
 class LossIsNotNoticed(Receiver):
     """Requests in flight wait for their timeout when the link is lost."""
 
@@ -75,7 +75,7 @@ class OutageMayHaveRun(LinkState):
         return error
 
 
-@breaks("T13.2", "T13.3", "T13.4")
+@breaks("T1.4", "T1.5", "T13.2", "T13.3", "T13.4")
 class SubscriptionsStayAway(LoopbackLink):
     """A link that is back holds nothing."""
 
@@ -124,7 +124,7 @@ class KeepsOverAnOutage(LoopbackLink):
             self.deliver(self.hub.pick(shard), shard, token, body)
 
 
-@breaks("T13.1")
+@breaks("T1.4", "T1.5", "T13.1")
 class SendsAgainAfterALoss(Sender):
     """A request that was in flight when the link was lost is sent again."""
 

@@ -40,6 +40,10 @@ class LastSubscriptionGoes(Holders):
 
 
 @breaks(
+    "T1.1",
+    "T1.2",
+    "T1.4",
+    "T1.5",
     "T2.1",
     "T4.1",
     "T5.1",
@@ -66,7 +70,7 @@ class LosesOneInAHundred(LoopbackLink):
             super().deliver(peer, shard, token, body)
 
 
-@breaks("T2.1", "T2.2", "T12.1", "T16.1", "T16.2")
+@breaks("T1.1", "T2.1", "T2.2", "T12.1", "T16.1", "T16.2")
 class SendsTwice(LoopbackLink):
     """One message in twenty is sent twice."""
 

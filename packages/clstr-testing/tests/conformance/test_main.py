@@ -15,6 +15,8 @@ NEED_HOOKS = sum(bool(check.needs) for check in TransportSuite.checks())
 
 pytestmark = pytest.mark.usefixtures("loopback_plugin")
 
+NEED_HOOKS = sum(bool(check.needs) for check in TransportSuite.checks())
+
 
 def test_a_transport_that_keeps_the_contract_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
     """Every check is printed as it ends, then a table of every sentence, then what was not checked."""
