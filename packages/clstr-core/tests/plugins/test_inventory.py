@@ -69,3 +69,19 @@ def test_distributions_that_claim_one_scheme_are_each_listed_as_refused() -> Non
 @pytest.mark.parametrize("dist", [None, "ghost"])
 def test_a_distribution_without_metadata_has_no_version(dist: str | None) -> None:
     assert [transport.version for transport in listed(entry(Plugin("carrier"), dist))] == [""]
+
+
+class _WithoutMetadata:
+    """What Python 3.15 makes of a distribution that has no METADATA: its error derives from `FileNotFoundError`."""
+
+    @property
+    def metadata(self) -> Any:
+        raise FileNotFoundError("No package metadata was found.")
+
+
+def test_a_distribution_whose_metadata_is_missing_is_listed_by_its_module() -> None:
+    found = entry(Plugin("carrier"))
+    found.dist = _WithoutMetadata()
+    assert [(transport.distribution, transport.version, transport.refused) for transport in listed(found)] == [
+        ("mod", "", "")
+    ]

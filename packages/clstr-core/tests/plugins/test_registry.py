@@ -336,3 +336,11 @@ def test_a_distribution_without_a_name_goes_by_its_module(tmp_path: Path, monkey
     (tmp_path / "ghost-1.0.dist-info" / "entry_points.txt").write_text("[clstr.transports]\nghost = no_such_ghost\n")
     with pytest.raises(PluginImportError, match="the plugin of no_such_ghost cannot be imported"):
         Registry().resolve("ghost")
+
+
+def test_an_installed_distribution_that_has_lost_its_metadata_is_found_all_the_same(
+    install: Install, tmp_path: Path
+) -> None:
+    module = install("clstr-carrier", "carrier")
+    (tmp_path / "clstr_carrier-1.0.dist-info" / "METADATA").unlink()
+    assert Registry().resolve("carrier").distribution == module

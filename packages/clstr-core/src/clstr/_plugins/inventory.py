@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 
-from clstr._plugins.registry import Registry, distribution_name
+from clstr._plugins.registry import Registry, distribution_field, distribution_name
 from clstr.errors import PluginError
 
 
@@ -40,7 +40,7 @@ def installed_transports(registry: Registry) -> Iterator[InstalledTransport]:
 
 
 def _describe(registry: Registry, entry: EntryPoint) -> InstalledTransport:
-    scheme, distribution, version = entry.name, distribution_name(entry), _version(entry)
+    scheme, distribution, version = entry.name, distribution_name(entry), distribution_field(entry, "Version")
     try:
         spec = registry.resolve(scheme).spec
     except PluginError as error:
@@ -52,9 +52,3 @@ def _describe(registry: Registry, entry: EntryPoint) -> InstalledTransport:
         api=spec.api,
         capabilities=tuple(sorted(spec.capabilities)),
     )
-
-
-def _version(entry: EntryPoint) -> str:
-    if entry.dist is None or "Version" not in entry.dist.metadata:
-        return ""
-    return entry.dist.metadata["Version"]

@@ -113,9 +113,18 @@ class Registry:
 
 def distribution_name(entry: EntryPoint) -> str:
     """Return the name of the distribution that ``entry`` comes from, or of its module if the metadata has no name."""
-    if entry.dist is not None and "Name" in entry.dist.metadata:
-        return entry.dist.metadata["Name"]
-    return entry.value.partition(":")[0]
+    return distribution_field(entry, "Name") or entry.value.partition(":")[0]
+
+
+def distribution_field(entry: EntryPoint, field: str) -> str:
+    """Return what the metadata of the distribution that ``entry`` comes from has in ``field``; empty if nothing."""
+    if entry.dist is None:
+        return ""
+    try:
+        found = entry.dist.metadata
+    except FileNotFoundError:  # from Python 3.15 on, where there is no METADATA; before, it is empty then
+        return ""
+    return found[field] if field in found else ""  # noqa: SIM401 -- what is known of it has no `get`
 
 
 def _import_plugin(distribution: str, entry: EntryPoint) -> object:
