@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from clstr._limits import MAX_CHAIN_BYTES, MAX_CHAIN_KEYS, MAX_ERROR_BYTES, MAX_HEADER_BYTES, MAX_HEADERS, MAX_TTL_MS
 from clstr._messages.error_wire import encode_error
+from clstr._messages.nesting import MAX_NESTING
 from clstr._messages.wire import (
     CODECS,
     JSON,
@@ -241,6 +242,39 @@ def test_deep_nesting_is_an_invalid_envelope(body: bytes) -> None:
         decode_reply(body)
 
 
+@pytest.mark.parametrize("levels", [MAX_NESTING - 1, MAX_NESTING])
+@pytest.mark.parametrize("spelling", ["x", "X"])
+def test_an_unknown_field_of_json_is_read_over_up_to_the_bound_of_nesting(levels: int, spelling: str) -> None:
+    """The same on every Python, whatever its own limit; the frame is a level of its own."""
+    unknown = b"[" * levels + b"]" * levels
+    body = b'{"shard":1,"type":"t","data":"","%s":%s}' % (spelling.encode(), unknown)
+    if levels < MAX_NESTING:
+        assert decode_request(body, JSON) == RequestFrame(1, "t", b"")
+        return
+    with pytest.raises(InvalidEnvelopeError, match="body cannot be decoded: nested more than 200 levels deep"):
+        decode_request(body, JSON)
+
+
+@pytest.mark.parametrize(
+    ("later", "is_read"),
+    [
+        ([None, "text", 1.5, True], True),
+        ([1, 2, 3, 4, 5], False),
+        ([[]], False),
+        ([{}], False),
+    ],
+    ids=["four", "five", "a list", "a map"],
+)
+def test_further_fields_of_msgpack_are_read_over_if_they_cannot_nest(later: list[Any], is_read: bool) -> None:
+    fields = msgspec.msgpack.decode(MSGPACK.encode(MSGPACK.new_request(1, "t", b"x")))
+    body = msgspec.msgpack.encode([*fields, *later])
+    if is_read:
+        assert decode_request(body, MSGPACK).data == b"x"
+        return
+    with pytest.raises(InvalidEnvelopeError, match="cannot be decoded"):
+        decode_request(body, MSGPACK)
+
+
 @pytest.mark.parametrize(
     "body",
     [b'{"shard":1,"type":"\xff","data":""}', b"\x93\x01\xa1\xff\xc4\x00"],
@@ -291,7 +325,10 @@ def test_the_first_byte_tells_the_codec(body: bytes, codec: Codec) -> None:
 def test_a_request_survives_both_codecs(codec: Codec, values: dict[str, Any]) -> None:
     body = codec.encode(codec.new_request(**values))
     assert sniff(body) is codec
-    assert msgspec.structs.asdict(decode_request(body, codec)) == msgspec.structs.asdict(RequestFrame(**values))
+    came = decode_request(body, codec)
+    assert {name: getattr(came, name) for name in RequestFrame.__struct_fields__} == msgspec.structs.asdict(
+        RequestFrame(**values)
+    )
 
 
 @given(codecs, reply_fields)

@@ -15,8 +15,9 @@ import msgspec
 
 from clstr._messages.finite import check_finite
 from clstr._messages.message import MAX_TYPES, type_name
+from clstr._messages.nesting import CHECKED_BYTES, check_nesting
 from clstr._messages.pydantic_models import dump, is_model, lost_in_model, tree
-from clstr._messages.round_trip import check_is_decodable, check_nothing_is_lost, in_field, may_hold_floats
+from clstr._messages.round_trip import check_is_decodable, check_nothing_is_lost, in_field, is_checked_when_sent
 from clstr.errors import InvalidEnvelopeError, InvalidReplyError
 
 T = TypeVar("T")
@@ -38,14 +39,14 @@ def encode(message: object) -> bytes:
 
     Raises:
         TypeError: It, or something in it, has no encoding, or a field that would not come back as it went.
-        ValueError: It is nested too deeply or within itself, or holds text that has no UTF-8, or a float that JSON has
-            no number for.
+        ValueError: It is nested more than 200 levels deep or within itself, or holds text that has no UTF-8, or a float
+            that JSON has no number for.
     """
     cls: Any = type(message)
     try:
         return _writer(cls)(message)
     except RecursionError:
-        raise ValueError(f"a {type_name(type(message))} cannot be encoded: nested too deeply, or in itself") from None
+        raise ValueError(f"a {type_name(cls)} cannot be encoded: nested too deeply, or in itself") from None
 
 
 @overload
@@ -62,6 +63,8 @@ def decode_request(data: bytes, type_: Any) -> Any:
     """
     decoder = _decoder(type_)
     try:
+        if len(data) > CHECKED_BYTES:
+            check_nesting(data)
         return decoder(data)
     except Exception as error:
         path, reason = _explain(error)
@@ -90,6 +93,8 @@ def decode_reply(data: bytes, type_: Any) -> Any:
     if not data:
         raise InvalidReplyError(f"the reply is empty, expected a {type_name(type_)}: reply=bytes takes anything")
     try:
+        if len(data) > CHECKED_BYTES:
+            check_nesting(data)
         return decoder(data)
     except Exception as error:
         path, reason = _explain(error)
@@ -128,8 +133,17 @@ def _dec_hook(type_: Any, value: Any) -> Any:
 _encoder = msgspec.json.Encoder(enc_hook=_enc_hook)
 
 
-def _encode_floats(message: object) -> bytes:
+def _check_nesting(data: bytes, cls: type) -> None:
+    try:
+        check_nesting(data)
+    except ValueError as error:
+        raise ValueError(f"a {type_name(cls)} cannot be encoded: {error}") from None
+
+
+def _encode_checked(message: object) -> bytes:
     data = _encoder.encode(message)
+    if len(data) > CHECKED_BYTES:
+        _check_nesting(data, type(message))
     if b"null" in data:
         check_finite(msgspec.to_builtins(message, str_keys=True, enc_hook=tree), data, type_name(type(message)))
     return data
@@ -137,6 +151,8 @@ def _encode_floats(message: object) -> bytes:
 
 def _encode_model(model: Any) -> bytes:
     data = dump(model)
+    if len(data) > CHECKED_BYTES:
+        _check_nesting(data, type(model))
     if b"null" in data:
         check_finite(tree(model), data, type_name(type(model)))
     return data
@@ -151,9 +167,9 @@ def _writer(cls: Any) -> Callable[[Any], bytes]:
     try:
         info = msgspec.inspect.type_info(cls)
     except Exception:  # noqa: BLE001 -- annotations are programs; what need not be decoded here need not make sense here
-        return _encode_floats
+        return _encode_checked
     check_nothing_is_lost(info, type_name(cls))
-    return _encode_floats if may_hold_floats(info) else _encoder.encode
+    return _encode_checked if is_checked_when_sent(info) else _encoder.encode
 
 
 @functools.lru_cache(maxsize=MAX_TYPES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from msgspec.inspect import AnyType, CustomType, DataclassType, Field, FloatType, Type
+from msgspec.inspect import AnyType, CustomType, DataclassType, Field, FloatType, RawType, Type
 
 from clstr._messages.message import type_name
 from clstr._messages.pydantic_models import is_model, lost_in_model
@@ -18,7 +18,6 @@ _PRIVATE = (
     "is a private field of an attrs class, which is not sent: give it a public name, or init=False if it is no part of "
     "the message"
 )
-_MAY_HOLD_FLOATS = (AnyType, CustomType, FloatType)
 
 
 def in_field(path: str, name: str) -> str:
@@ -56,9 +55,22 @@ def check_is_decodable(info: Type, name: str) -> None:
             )
 
 
-def may_hold_floats(info: Type) -> bool:
-    """Tell whether there may be a float in a value of the type that ``info`` describes."""
-    return any(isinstance(part, _MAY_HOLD_FLOATS) for _, part in _walk("", info, set()))
+def is_checked_when_sent(info: Type) -> bool:
+    """
+    Tell whether a value of the type that ``info`` describes may hold a float or be nested to any depth.
+
+    JSON has no number for some floats, and a depth has its bound; other values need not be looked at.
+    """
+    parts = [part for _, part in _walk("", info, set())]
+    return any(isinstance(part, FloatType | AnyType | CustomType | RawType) for part in parts) or _holds_itself(
+        info, []
+    )
+
+
+def _holds_itself(info: Type, above: list[Type]) -> bool:
+    if any(info is each for each in above):
+        return True
+    return any(_holds_itself(part, [*above, info]) for _, part in _inner("", info))
 
 
 def _lost_in_class(path: str, cls: Any) -> Iterator[tuple[str, str]]:
@@ -75,10 +87,16 @@ def _walk(path: str, info: Type, seen: set[int]) -> Iterator[tuple[str, Type]]:
         return
     seen.add(id(info))
     yield path, info
+    for where, part in _inner(path, info):
+        yield from _walk(where, part, seen)
+
+
+def _inner(path: str, info: Type) -> Iterator[tuple[str, Type]]:
+    """Yield the types that ``info`` is made of."""
     for attribute in info.__struct_fields__:
         value = getattr(info, attribute)
         for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Field):
-                yield from _walk(f"{path}.{part.name}", part.type, seen)
+                yield f"{path}.{part.name}", part.type
             elif isinstance(part, Type):
-                yield from _walk(path, part, seen)
+                yield path, part

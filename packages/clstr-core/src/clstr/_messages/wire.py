@@ -15,6 +15,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from clstr._limits import MAX_CHAIN_KEYS, MAX_HEADERS
+from clstr._messages.nesting import check_nesting
 from clstr.errors import Fact, InvalidEnvelopeError, InvalidReplyError
 
 PROTOCOL_VERSION = 1
@@ -28,8 +29,12 @@ MAX_SKIPPED_BYTES = 8 * 1024 * 1024  # above it a NATS server warns of its own m
 DECODE_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError)
 
 
-class RequestFrame(msgspec.Struct, omit_defaults=True):
-    """A request or a notify. The first seven fields are clstr-go's, in its order; the rest are ours."""
+class RequestFrame(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
+    """
+    A request or a notify. The first seven fields are clstr-go's, in its order; the rest are ours.
+
+    One with other fields is read by `_decode_like_go`, which bounds how deeply they are nested.
+    """
 
     shard: int
     type: str
@@ -58,6 +63,15 @@ class ReplyFrame(msgspec.Struct, omit_defaults=True):
 
 class _PackedRequest(RequestFrame, array_like=True):
     pass
+
+
+class _ReadPackedRequest(_PackedRequest):
+    """Later versions may add up to four fields, which are read over: no lists or maps, whose nesting has no bound."""
+
+    later_1: Fact | None = None
+    later_2: Fact | None = None
+    later_3: Fact | None = None
+    later_4: Fact | None = None
 
 
 class _MarkedReply(ReplyFrame, tag_field="v", tag=PROTOCOL_VERSION):
@@ -141,7 +155,7 @@ CODECS = {codec.name: codec for codec in (JSON, MSGPACK)}
 
 _json_request = msgspec.json.Decoder(RequestFrame).decode
 _json_reply = msgspec.json.Decoder(_AnyReply).decode
-_packed_request = msgspec.msgpack.Decoder(_PackedRequest).decode
+_packed_request = msgspec.msgpack.Decoder(_ReadPackedRequest).decode
 _packed_reply = msgspec.msgpack.Decoder(_PackedReply).decode
 
 _JSON_BEGINS = frozenset(b"{ \n\r\t")
@@ -195,6 +209,7 @@ def decode_reply(body: Buffer, asked_in: Codec = JSON) -> ReplyFrame:
 def _decode_like_go(body: Buffer) -> RequestFrame:
     """Read JSON as Go's ``encoding/json`` does: names in any case, ``null`` is the zero value, later ones win."""
     try:
+        check_nesting(bytes(body))
         members = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except DECODE_ERRORS as error:
         raise InvalidEnvelopeError("body", f"cannot be decoded: {error}") from error
@@ -227,6 +242,7 @@ def read_sender(body: Buffer) -> tuple[str, bool]:
     if len(body) > MAX_SKIPPED_BYTES or sniff(body) is not JSON:
         return "", False
     try:
+        check_nesting(bytes(body))
         sender = _json_sender(body)
     except DECODE_ERRORS:
         return "", False
