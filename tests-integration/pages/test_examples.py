@@ -24,7 +24,8 @@ from clusters.urls import cluster_url
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 PROGRAMS = {path.stem: path for path in sorted(EXAMPLES.glob("*.py"))}
-ELSEWHERE = {"demo", "counter_http", "beside_go", "service"}  # have tests of their own: test_programs.py, and below
+# Have tests of their own: test_programs.py, test_carts.py, and below.
+ELSEWHERE = {"demo", "counter_http", "beside_go", "service", "carts"}
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 
 
