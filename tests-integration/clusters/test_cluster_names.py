@@ -43,7 +43,7 @@ async def test_a_request_of_another_cluster_is_refused_and_counted(connect: Conn
     await stranger.notify(clstr.Envelope(shard=1, type="foreign"))
     assert await client.request(clstr.Envelope(shard=1, type="own")) == b"done"
     assert ran == ["own"]
-    assert node.stats.foreign_requests == 2
+    assert node.stats().foreign_requests == 2
 
 
 async def test_large_answers_are_fetched_within_a_cluster(connect: Connect) -> None:
@@ -53,7 +53,7 @@ async def test_large_answers_are_fetched_within_a_cluster(connect: Connect) -> N
     data = bytes(300_000)
     for _ in range(2):
         assert await client.request(clstr.Envelope(shard=1, type="large", data=data)) == data
-    assert node.stats.foreign_requests == 0
+    assert node.stats().foreign_requests == 0
 
 
 async def test_a_name_in_the_url_or_as_a_keyword_is_joined() -> None:

@@ -172,7 +172,7 @@ class _Receiver:
 
     def ends(self) -> tuple[int, int, int]:
         """Count how messages have ended: run, answered, or neither."""
-        return self.ran, self.link.answers, self.engine.stats.garbage + self.engine.stats.refused
+        return self.ran, self.link.answers, self.engine.counters.garbage + self.engine.counters.refused.total()
 
     def receive(self, data: bytes) -> None:
         """Let a message arrive, and let everything that follows happen."""

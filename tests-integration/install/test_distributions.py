@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-TOP = HERE.parent
+TOP = HERE.parents[1]
 MEMBERS = sorted(file.parent.name for file in TOP.glob("p*s/*/pyproject.toml"))
 PLUGINS = sorted(file.parent.name for file in TOP.glob("plugins/*/pyproject.toml"))
 RECORDED = HERE / "imports.txt"

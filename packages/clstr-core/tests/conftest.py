@@ -15,7 +15,7 @@ import pytest
 
 from clstr._context import Current, is_refusal_of, refuse, set_current
 from clstr._messages.envelope import Envelope
-from clstr.abc import CloseReport, Handler, ReleaseReport, Subscription, Transport
+from clstr.abc import CloseReport, Handler, ReleaseReport, Subscription, Transport, TransportStats
 from clstr.errors import EnvelopeExpiredError, HandlerError, NoShardSubscriberError
 
 Sent = list[tuple[Envelope, float]]
@@ -161,6 +161,9 @@ class FakeTransport(Transport):
 
     async def wait_closed(self) -> None:
         await self.closed.wait()
+
+    def stats(self) -> TransportStats:
+        return TransportStats()
 
     async def aclose(self) -> CloseReport:
         self.closed.set()

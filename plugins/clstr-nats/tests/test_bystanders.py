@@ -54,7 +54,7 @@ async def test_a_stream_s_acknowledgement_does_not_end_a_request(
     await other.jetstream().add_stream(name="AUDIT", subjects=["clstr.>"])
     for _ in range(3):
         assert await client.request(Envelope(shard=1, type="t")) == b"answer"
-    assert client.stats.foreign_replies == 3  # type: ignore[attr-defined]  # the engine's
+    assert client.counters.foreign_replies == 3  # type: ignore[attr-defined]  # the engine's
     assert "the JetStream stream 'AUDIT' takes messages to clstr.shard.*" in caplog.text
 
 
@@ -146,7 +146,7 @@ async def test_without_bystanders_nothing_is_said(
     assert caught.value.reason == ""
     assert await client.request(Envelope(shard=1, type="t")) == b"answer"
     assert "somebody else" not in caplog.text
-    assert client.stats.garbage == 0  # type: ignore[attr-defined]  # the engine's
+    assert client.counters.garbage == 0  # type: ignore[attr-defined]  # the engine's
 
 
 async def test_a_user_that_may_not_publish_is_asked_nothing_further(

@@ -420,7 +420,7 @@ async def test_replies_that_nobody_takes_hold_handlers_back_and_arrive_when_some
     assert node.link._connection.unsent_bytes < 20 * 1024 * 1024  # type: ignore[attr-defined]  # NATS' own
     proxy.heal()
     assert [len(reply) for reply in await asyncio.gather(*requests)] == [700_000] * 100
-    assert (ran, node.stats.dropped_replies) == (100, 0)
+    assert (ran, node.counters.dropped_replies) == (100, 0)
 
 
 async def test_a_reply_that_is_ready_while_the_node_reconnects_is_sent_when_it_is_back(
@@ -446,7 +446,7 @@ async def test_a_reply_that_is_ready_while_the_node_reconnects_is_sent_when_it_i
     go_on.set()
     async with asyncio.timeout(20):
         assert await request == b"kept"
-    assert node.stats.dropped_replies == 0
+    assert node.counters.dropped_replies == 0
 
 
 async def test_one_byte_at_a_time_is_enough(proxy: FaultProxy, connect: Connect) -> None:

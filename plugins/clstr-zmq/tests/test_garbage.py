@@ -100,7 +100,7 @@ async def test_a_frame_that_claims_a_gigabyte_is_hung_up_on(connect: Connect, se
         writer.write(READY)
         await reader.readexactly(len(READY))
         writer.write(b"\x00\x01x")
-        while server.stats.garbage == 0:  # noqa: ASYNC110 -- the handshake was right: what came after it has arrived
+        while server.counters.garbage == 0:  # noqa: ASYNC110 -- the handshake was right: what came after it has arrived
             await asyncio.sleep(0.005)
     writer.write(b"\x02" + struct.pack(">Q", 2**30) + b"x" * 1000)
     await is_hung_up_on(reader)
@@ -115,10 +115,10 @@ async def test_a_message_of_thousands_of_frames_is_one_piece_of_garbage(connect:
         dealer.send_multipart([b"x"] * 10_000)
         dealer.send_multipart([b"x", b"y"])
         async with asyncio.timeout(10):
-            while server.stats.garbage < 2:  # noqa: ASYNC110 -- ZeroMQ's threads tell no event
+            while server.counters.garbage < 2:  # noqa: ASYNC110 -- ZeroMQ's threads tell no event
                 await asyncio.sleep(0.005)
     await serves(connect, server)
-    assert server.stats.garbage == 2
+    assert server.counters.garbage == 2
 
 
 async def test_thousands_of_our_frames_that_are_none_are_garbage(connect: Connect, server: Engine) -> None:
@@ -129,6 +129,6 @@ async def test_thousands_of_our_frames_that_are_none_are_garbage(connect: Connec
             dealer.send(chance.randbytes(chance.randrange(60)))
         dealer.send(b"\0\0\0\1")
         async with asyncio.timeout(10):
-            while server.stats.garbage < 1500:  # noqa: ASYNC110 -- as above
+            while server.counters.garbage < 1500:  # noqa: ASYNC110 -- as above
                 await asyncio.sleep(0.005)
     await serves(connect, server)

@@ -520,7 +520,7 @@ async def test_what_nobody_says_to_an_inbox_is_garbage(connect: Connect, raw_pee
     peer.say(message)
     peer.say(Ping(number=7))
     assert (await peer.heard(Pong)).number == 7
-    assert seed.stats.garbage == 1
+    assert seed.counters.garbage == 1
 
 
 async def test_an_answer_that_its_asker_cannot_take_becomes_an_error(connect: Connect, raw_peer: Any) -> None:
@@ -572,7 +572,7 @@ async def test_a_peer_that_does_not_read_costs_no_memory_without_a_bound(connect
     go_on.set()  # the 100 answers are kept
     await until(lambda: not seed.dispatcher.active)
     assert (next(ran), seed.dispatcher.waiting) == (100, 200)
-    assert seed.stats.dropped_replies == 0
+    assert seed.counters.dropped_replies == 0
     other = await connect(f"zmq://{address_of(seed)}")
     assert await other.request(envelope(1, b"x"), timeout=FAR) == b"x"
 
@@ -670,4 +670,4 @@ async def test_answers_to_peers_that_have_gone_are_dropped_and_counted(connect: 
         await request
     await until(lambda: guests_of(seed) == [])
     go_on.set()
-    await until(lambda: seed.stats.dropped_replies == 1)
+    await until(lambda: seed.counters.dropped_replies == 1)

@@ -154,14 +154,14 @@ async def test_what_no_inbox_says_is_garbage(client: Engine, inbox: RawInbox, me
     inbox.say(message)
     inbox.say(Ping(number=7))
     assert (await inbox.heard(Pong)).number == 7
-    assert client.stats.garbage == 1
+    assert client.counters.garbage == 1
 
 
 async def test_a_message_of_several_zeromq_frames_is_garbage(client: Engine, inbox: RawInbox) -> None:
     inbox.socket.send_multipart([inbox.route, b"a", b"b"])
     inbox.say(Ping(number=7))
     await inbox.heard(Pong)
-    assert client.stats.garbage == 1
+    assert client.counters.garbage == 1
 
 
 async def test_nobody_holds_millions_of_shards(
@@ -171,7 +171,7 @@ async def test_nobody_holds_millions_of_shards(
     inbox.say(Holds(number=1, shards=list(range(11))))
     inbox.say(Ping(number=7))
     await inbox.heard(Pong)
-    assert client.stats.garbage == 1
+    assert client.counters.garbage == 1
     assert outbox_of(client).shards == {0}
 
 
@@ -216,7 +216,7 @@ async def test_a_request_of_an_earlier_connection_is_answered_on_that_one_alone(
     await inbox.heard(Pong)
     with pytest.raises(clstr.ConnectionLostError):
         await asked
-    assert client.stats.late_replies == 1
+    assert client.counters.late_replies == 1
 
 
 async def test_a_peer_at_two_addresses_has_one_connection_and_the_other_takes_over(

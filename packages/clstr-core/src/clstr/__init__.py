@@ -36,6 +36,7 @@ from clstr.abc import CloseReport as CloseReport
 from clstr.abc import Handler as Handler
 from clstr.abc import ReleaseReport as ReleaseReport
 from clstr.abc import Transport as Transport
+from clstr.abc import TransportStats as TransportStats
 from clstr.errors import AccessDeniedError as AccessDeniedError
 from clstr.errors import AuthenticationError as AuthenticationError
 from clstr.errors import CallCycleError as CallCycleError
@@ -125,6 +126,7 @@ __all__ = [
     "StateNotStoredError",
     "Transport",
     "TransportClosedError",
+    "TransportStats",
     "TransportUnavailableError",
     "TypedHandler",
     "UnknownMessageError",

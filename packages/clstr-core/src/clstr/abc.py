@@ -48,8 +48,8 @@ T17 Messages of one caller for one key start in the order in which they were sen
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 from clstr._messages.envelope import Envelope
 
@@ -85,6 +85,60 @@ class ReleaseReport:
     """
 
     running: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TransportStats:
+    """
+    What a transport has counted since it was opened, and what it holds at this moment.
+
+    Attributes:
+        sent: How many requests and notifies left, each attempt by itself.
+        received: How many requests and notifies arrived, refused ones included.
+        refused: How many messages were refused before they ran, by the error's code: ``{"overloaded": 3}``.
+        handler_timeouts: How many handlers were cancelled at their deadline.
+        notify_failures: How many notifies were refused or failed in their handler: their sender learns nothing (T12).
+        rerouted: How many messages were sent again because their receiver did not own the shard (T16).
+        late_replies: How many replies came for requests that had ended before.
+        dropped_replies: How many replies reached nobody, or could not be sent before their deadline.
+        foreign_replies: How many messages at the address of a reply were none (T15).
+        foreign_requests: How many messages of another cluster were refused.
+        garbage: How many messages arrived and could not be read.
+        handlers: How many handlers run now and hold a slot.
+        queue_depth: How many messages wait for a slot now.
+        queue_bytes: The bytes of these messages.
+        requests_in_flight: How many requests and notifies wait for their outcome now.
+        bytes_in_flight: The data bytes of these.
+        answer_bytes: Bytes of answers that wait to leave now.
+        is_up: Whether the link is usable now.
+        reconnects: How many times the link came up again.
+        loop_stalls: How many times the event loop was late by half a second or more while there was work.
+        longest_loop_lag: How late it was at most, in seconds.
+        link: Further counters of the link, by name; which ones there are depends on the transport.
+    """
+
+    sent: int = 0
+    received: int = 0
+    refused: Mapping[str, int] = field(default_factory=dict)
+    handler_timeouts: int = 0
+    notify_failures: int = 0
+    rerouted: int = 0
+    late_replies: int = 0
+    dropped_replies: int = 0
+    foreign_replies: int = 0
+    foreign_requests: int = 0
+    garbage: int = 0
+    handlers: int = 0
+    queue_depth: int = 0
+    queue_bytes: int = 0
+    requests_in_flight: int = 0
+    bytes_in_flight: int = 0
+    answer_bytes: int = 0
+    is_up: bool = True
+    reconnects: int = 0
+    loop_stalls: int = 0
+    longest_loop_lag: float = 0.0
+    link: Mapping[str, float] = field(default_factory=dict)
 
 
 class ClientTransport(ABC):
@@ -193,6 +247,10 @@ class Transport(ClientTransport, ServerTransport):
         """
         raise ValueError(f"{type(self).__name__} does not tell clusters apart: leave out cluster={name!r}")
 
+    @abstractmethod
+    def stats(self) -> TransportStats:
+        """Return what this transport has counted, and what it holds now; also after `aclose`."""
+
 
 __all__ = [
     "ClientTransport",
@@ -202,4 +260,5 @@ __all__ = [
     "ServerTransport",
     "Subscription",
     "Transport",
+    "TransportStats",
 ]

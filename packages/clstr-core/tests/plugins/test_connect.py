@@ -13,7 +13,7 @@ import clstr_testing
 from clstr._plugins import connect as _connect
 from clstr._plugins.connect import PendingTransport, connect
 from clstr._plugins.registry import Provider
-from clstr.abc import CloseReport, Handler, Subscription, Transport
+from clstr.abc import CloseReport, Handler, Subscription, Transport, TransportStats
 from clstr.errors import (
     AuthenticationError,
     PluginApiError,
@@ -47,6 +47,9 @@ class FakeTransport(Transport):
 
     async def wait_closed(self) -> None:
         raise NotImplementedError
+
+    def stats(self) -> TransportStats:
+        return TransportStats()
 
     async def aclose(self) -> CloseReport:
         self.closes += 1

@@ -84,7 +84,7 @@ async def test_no_handler_starts_while_its_sender_takes_no_answers(
     picky.sink.writable()
     await ticks()
     assert [to for to, _ in picky.replies] == [f"a-{number}" for number in range(7)]
-    assert engine.stats.dropped_replies == 0
+    assert engine.counters.dropped_replies == 0
 
 
 async def test_messages_of_others_pass(engine: Engine, picky: PickyLink, handler: Counting) -> None:

@@ -105,7 +105,7 @@ async def test_a_full_queue_refuses_at_once(serve: Serve, worker: Worker) -> Non
     assert (error.limit, error.bound, error.maybe_executed) == ("max_queue", 2, False)
     await worker.finish("a", "b", "c")
     assert worker.started == ["a", "b", "c"]
-    assert engine.stats.refused == 1
+    assert engine.counters.refused.total() == 1
 
 
 async def test_without_a_queue_only_slots_count(serve: Serve, worker: Worker) -> None:
@@ -573,7 +573,7 @@ async def test_a_handler_has_handler_timeout_and_then_is_cancelled(
     assert isinstance(error, HandlerTimeoutError)
     assert (error.shard, error.timeout, error.maybe_executed) == (1, 30, True)
     assert worker.cancelled == ["a"]
-    assert engine.stats.handler_timeouts == 1
+    assert engine.counters.handler_timeouts == 1
     assert leftovers(engine) == {}
 
 
@@ -654,7 +654,7 @@ async def test_a_handler_that_times_out_while_it_has_lent_its_slot_leaves_cleanl
     assert leftovers(engine) == {}
     for sent in link.sent:
         link.answer(sent)
-    assert engine.stats.late_replies == 3
+    assert engine.counters.late_replies == 3
 
 
 async def test_a_result_in_the_tick_of_the_deadline_gives_one_answer(serve: Serve, worker: Worker) -> None:
@@ -680,7 +680,7 @@ async def test_a_deadline_after_the_result_changes_nothing(serve: Serve, worker:
     delivery.expire()  # the wheel had taken it out before
     await ticks()
     assert link.answer_to("a") == b"done"
-    assert engine.stats.handler_timeouts == 0
+    assert engine.counters.handler_timeouts == 0
 
 
 async def test_a_deadline_before_the_task_is_known_is_answered(serve: Serve, worker: Worker) -> None:
@@ -703,7 +703,7 @@ async def test_a_notify_that_times_out_is_counted_and_not_answered(
     link.deliver("a", oneway=True)
     await asyncio.sleep(6)
     assert link.replies == []
-    assert (engine.stats.handler_timeouts, engine.stats.notify_failures) == (1, 1)
+    assert (engine.counters.handler_timeouts, engine.counters.notify_failures) == (1, 1)
     assert "HandlerTimeoutError" in caplog.text
 
 
@@ -725,7 +725,7 @@ async def test_what_expires_in_the_queue_is_refused_then_and_never_starts(
     assert isinstance(link.answer_to("nested"), EnvelopeExpiredError)
     await worker.finish("running", "patient")
     assert worker.started == ["running", "patient"]
-    assert engine.stats.refused == 2
+    assert engine.counters.refused.total() == 2
 
 
 async def test_what_has_expired_never_starts_even_if_the_slot_is_free_before_the_wheel_turns(
@@ -756,7 +756,7 @@ async def test_a_notify_that_expires_is_counted_and_not_answered(
     await worker.finish("running")
     assert worker.started == ["running"]
     assert link.answer_to("late") is None
-    assert engine.stats.notify_failures == 1
+    assert engine.counters.notify_failures == 1
 
 
 async def test_the_caller_may_give_up_before_the_handler_does(open_engine: OpenEngine, clock: VirtualLoop) -> None:
@@ -1023,10 +1023,10 @@ async def test_a_message_whose_time_is_over_at_its_first_step_never_starts(
     clock.jump(0.06)
     await ticks()
     assert worker.started == ["patient"]
-    assert engine.stats.refused == 1
+    assert engine.counters.refused.total() == 1
     error = link.answer_to("late")
     if oneway:
-        assert (error, engine.stats.notify_failures) == (None, 1)
+        assert (error, engine.counters.notify_failures) == (None, 1)
     else:
         assert isinstance(error, EnvelopeExpiredError)
         assert (error.ttl, error.maybe_executed) == (0.05, False)
@@ -1137,7 +1137,7 @@ async def test_a_ttl_that_ends_while_a_message_waits_for_its_turn_expires_it(
     assert isinstance(error, EnvelopeExpiredError)
     assert (error.ttl, error.maybe_executed) == (1.0, False)
     assert cancelled == ["a"]
-    assert (engine.stats.refused, engine.stats.handler_timeouts) == (1, 0)
+    assert (engine.counters.refused.total(), engine.counters.handler_timeouts) == (1, 0)
     assert leftovers(engine) == {}
 
 
@@ -1152,7 +1152,7 @@ async def test_a_message_that_waits_for_its_turn_as_long_as_a_handler_may_take_i
     assert isinstance(error, OverloadedError)
     assert (error.limit, error.bound, error.maybe_executed) == ("handler_timeout", 0.5, False)
     assert cancelled == ["a"]
-    assert (engine.stats.refused, engine.stats.handler_timeouts) == (1, 0)
+    assert (engine.counters.refused.total(), engine.counters.handler_timeouts) == (1, 0)
 
 
 async def test_what_waits_for_its_turn_when_a_subscription_is_drained_is_refused(
@@ -1180,7 +1180,7 @@ async def test_what_waits_for_its_turn_when_the_transport_closes_is_refused_and_
     assert isinstance(link.answer_to("a"), DrainingError)
     assert (report.refused, report.cancelled, report.abandoned) == (1, 0, ())
     assert cancelled == ["a"]
-    assert engine.stats.refused == 1
+    assert engine.counters.refused.total() == 1
 
 
 async def test_a_handler_that_asks_somebody_beside_its_wait_for_a_turn_has_run(
@@ -1208,7 +1208,7 @@ async def test_what_was_refused_and_has_not_ended_yet_is_not_refused_again(
         engine.dispatcher.refuse_waiting(lambda _: True, lambda each: DrainingError(each.envelope.shard))
         for _ in range(2)
     ]
-    assert (counted, engine.stats.refused) == ([1, 0], 1)
+    assert (counted, engine.counters.refused.total()) == ([1, 0], 1)
     assert engine.dispatcher.cancel_running(lambda _: True) == 0
     await ticks()
 

@@ -127,6 +127,24 @@ async def test_a_link_that_cannot_be_opened_is_closed(link: FakeLink, clock: Vir
     assert clock.time() <= START + MOST
 
 
+async def test_what_the_engine_and_its_link_have_counted(
+    open_engine: OpenEngine, link: FakeLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "stats", lambda: {"unsent_bytes": 7})
+    engine = await open_engine()
+    link.sink.garbage("noise")
+    link.sink.request(3, b"\x80", None)
+    before = engine.stats()
+    assert (before.received, before.reconnects, before.is_up, dict(before.link)) == (1, 0, True, {"unsent_bytes": 7})
+    link.sink.down(OSError("cut"))
+    link.sink.up()
+    after = engine.stats()
+    assert (after.reconnects, after.is_up, before.reconnects) == (1, True, 0)
+    assert before.garbage == 2
+    after.refused["x"] = 1  # type: ignore[index]  # a copy all the same
+    assert "x" not in engine.stats().refused
+
+
 async def test_a_link_that_goes_down_while_it_opens_is_down(open_engine: OpenEngine, link: FakeLink) -> None:
     async def go_down() -> None:
         link.sink.down(OSError("reset"))

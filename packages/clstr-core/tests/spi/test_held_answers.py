@@ -102,7 +102,7 @@ async def test_a_held_answer_ends_with_its_deadline(engine: Engine, link: FakeLi
     assert len(engine.answers.held) == 1
     await asyncio.sleep(0.2)
     assert len(engine.answers.held) == engine.answer_budget.total_bytes == 0
-    assert engine.stats.dropped_replies == 1
+    assert engine.counters.dropped_replies == 1
 
 
 async def test_the_private_shard_is_held_once_and_every_answer_waits_for_it(engine: Engine, link: FakeLink) -> None:
@@ -150,7 +150,7 @@ async def test_closing_waits_until_held_answers_are_fetched(open_engine: OpenEng
     link.deliver(ANSWER_TYPE, ticket.encode(), shard=at)
     await closing
     assert link.answer_to(ANSWER_TYPE) == LARGE
-    assert engine.stats.dropped_replies == 0
+    assert engine.counters.dropped_replies == 0
 
 
 # The caller.

@@ -9,6 +9,7 @@ import math
 import pytest
 
 from clstr.errors import TransportClosedError, TransportUnavailableError
+from clstr.spi._counters import Counters
 from clstr.spi._link_state import LinkState
 from spi.fakes import ticks
 from spi.virtual_time import START, VirtualLoop
@@ -18,7 +19,7 @@ LOST = OSError("connection reset")
 
 @pytest.fixture
 async def state() -> LinkState:
-    return LinkState(asyncio.get_running_loop(), 2.0, logging.getLogger("test"))
+    return LinkState(asyncio.get_running_loop(), 2.0, logging.getLogger("test"), Counters())
 
 
 async def test_it_begins_down(state: LinkState) -> None:

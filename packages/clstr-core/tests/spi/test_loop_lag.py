@@ -8,8 +8,8 @@ import logging
 import pytest
 
 from clstr._messages.envelope import Envelope
+from clstr.spi._counters import Counters
 from clstr.spi._loop_lag import INTERVAL, QUIET_SECONDS, THRESHOLD, LoopLag
-from clstr.spi._stats import Stats
 from spi.fakes import OpenEngine, Stubborn, Worker, armed_timers, linked, message, ticks
 from spi.virtual_time import VirtualLoop
 
@@ -34,13 +34,13 @@ def work() -> Work:
 
 
 @pytest.fixture
-def stats() -> Stats:
-    return Stats()
+def counters() -> Counters:
+    return Counters()
 
 
 @pytest.fixture
-def lag(clock: VirtualLoop, work: Work, stats: Stats) -> LoopLag:
-    return LoopLag(clock, stats, logging.getLogger("clstr.test"), is_needed=work.is_needed, running=work.names)
+def lag(clock: VirtualLoop, work: Work, counters: Counters) -> LoopLag:
+    return LoopLag(clock, counters, logging.getLogger("clstr.test"), is_needed=work.is_needed, running=work.names)
 
 
 def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -54,41 +54,43 @@ async def block(clock: VirtualLoop, seconds: float) -> None:
 
 
 async def test_a_late_timer_is_counted_and_told(
-    lag: LoopLag, stats: Stats, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+    lag: LoopLag, counters: Counters, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     lag.arm()
     await block(clock, INTERVAL + 1.5)
     lag.stop()
-    assert stats.loop_stalls == 1
-    assert stats.longest_loop_lag == pytest.approx(1.5)
+    assert counters.loop_stalls == 1
+    assert counters.longest_loop_lag == pytest.approx(1.5)
     assert lines(caplog) == [
         "the event loop was blocked, or the process did not run, for 1.50 s; move blocking calls to a thread"
     ]
 
 
 async def test_a_short_lag_is_measured_but_not_told(
-    lag: LoopLag, stats: Stats, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+    lag: LoopLag, counters: Counters, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     lag.arm()
     await block(clock, INTERVAL + THRESHOLD / 2)
     lag.stop()
-    assert stats.loop_stalls == 0
-    assert stats.longest_loop_lag == pytest.approx(THRESHOLD / 2)
+    assert counters.loop_stalls == 0
+    assert counters.longest_loop_lag == pytest.approx(THRESHOLD / 2)
     assert lines(caplog) == []
 
 
-async def test_time_without_work_is_not_measured(lag: LoopLag, work: Work, stats: Stats, clock: VirtualLoop) -> None:
+async def test_time_without_work_is_not_measured(
+    lag: LoopLag, work: Work, counters: Counters, clock: VirtualLoop
+) -> None:
     lag.arm()
     work.is_there = False
     await asyncio.sleep(2 * INTERVAL)
     assert not lag.is_armed
     assert armed_timers() == []
     await block(clock, 10.0)
-    assert stats.loop_stalls == 0
+    assert counters.loop_stalls == 0
 
 
 async def test_a_loop_that_is_blocked_again_and_again_is_told_at_a_bounded_rate(
-    lag: LoopLag, stats: Stats, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+    lag: LoopLag, counters: Counters, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
 ) -> None:
     lag.arm()
     for _ in range(4):
@@ -97,7 +99,7 @@ async def test_a_loop_that_is_blocked_again_and_again_is_told_at_a_bounded_rate(
     await asyncio.sleep(QUIET_SECONDS)
     await block(clock, INTERVAL + 1.0)
     lag.stop()
-    assert stats.loop_stalls == 5
+    assert counters.loop_stalls == 5
     assert "(3 more since the last such line)" in lines(caplog)[1]
 
 
@@ -161,8 +163,8 @@ async def test_a_handler_that_blocks_the_loop_is_named(
     [line] = lines(caplog)
     assert "shard 1, type 'blocking'" in line
     assert "secret" not in line
-    assert engine.stats.loop_stalls == 1
-    assert engine.stats.longest_loop_lag == pytest.approx(3.0 - INTERVAL)
+    assert engine.counters.loop_stalls == 1
+    assert engine.counters.longest_loop_lag == pytest.approx(3.0 - INTERVAL)
 
 
 async def test_a_loop_that_is_blocked_while_a_request_waits_is_told(
@@ -184,7 +186,7 @@ async def test_a_handler_that_waits_is_no_lag(open_engine: OpenEngine, caplog: p
     await asyncio.sleep(20.0)
     await worker.finish("waiting")
     assert lines(caplog) == []
-    assert engine.stats.longest_loop_lag == pytest.approx(0.0, abs=0.01)
+    assert engine.counters.longest_loop_lag == pytest.approx(0.0, abs=0.01)
 
 
 async def test_a_handler_that_ignores_its_cancellation_is_not_measured_for_ever(

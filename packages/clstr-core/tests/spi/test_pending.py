@@ -11,7 +11,7 @@ import pytest
 
 from clstr._limits import Limits
 from clstr.errors import ConnectionLostError, OverloadedError, RequestTimeoutError, TransportClosedError
-from clstr.spi import Stats
+from clstr.spi._counters import Counters
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._pending import TOKENS_AT_ONCE, Pending, PendingReplies, random_tokens
 from spi.virtual_time import START, VirtualLoop
@@ -25,7 +25,7 @@ async def deadlines() -> Deadlines:
 @pytest.fixture
 async def table(deadlines: Deadlines) -> PendingReplies:
     limits = Limits(max_inflight_requests=3, max_inflight_bytes=100)
-    return PendingReplies(asyncio.get_running_loop(), limits, deadlines, Stats())
+    return PendingReplies(asyncio.get_running_loop(), limits, deadlines, Counters())
 
 
 def enter(table: PendingReplies, size: int = 10, timeout: float = 5) -> Pending:
@@ -107,7 +107,7 @@ async def test_only_the_first_event_counts(table: PendingReplies, order: tuple[s
     else:
         expected = {"expire": RequestTimeoutError, "lost": ConnectionLostError}[order[0]]
         assert isinstance(pending.outcome.result(), expected)
-    assert table._stats.late_replies == (order[0] != "reply")
+    assert table._counters.late_replies == (order[0] != "reply")
 
 
 async def test_an_unknown_token_is_a_late_reply(table: PendingReplies) -> None:
@@ -115,7 +115,7 @@ async def test_an_unknown_token_is_a_late_reply(table: PendingReplies) -> None:
     table.close(pending)
     table.resolve(pending.token, b"")
     table.resolve(-1, b"")
-    assert table._stats.late_replies == 2
+    assert table._counters.late_replies == 2
 
 
 async def test_a_lost_route_fails_only_what_was_sent_along_it(table: PendingReplies) -> None:
@@ -146,7 +146,7 @@ async def test_the_answer_to_what_has_one_is_late(table: PendingReplies) -> None
     assert table.get(pending.token) is pending
     pending.resolve(b"reply")
     assert table.get(pending.token) is None
-    assert table._stats.late_replies == 1
+    assert table._counters.late_replies == 1
 
 
 @pytest.mark.parametrize("was_sent", [True, False])

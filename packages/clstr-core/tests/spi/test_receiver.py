@@ -180,7 +180,7 @@ async def test_a_wrong_field_is_refused_by_name(
     assert isinstance(answer, error)
     assert text in str(answer)
     assert not answer.maybe_executed
-    assert engine.stats.refused == 1
+    assert engine.counters.refused.total() == 1
     await ticks()
     assert listener.got == []
 
@@ -206,7 +206,7 @@ async def test_a_shard_that_nobody_holds_is_not_ours(engine: Engine, link: FakeL
     answer = link.answer_to("t")
     assert isinstance(answer, NotOwnerError)
     assert (answer.shard, answer.maybe_executed) == (2, False)
-    assert engine.stats.refused == 1
+    assert engine.counters.refused.total() == 1
 
 
 async def test_a_deep_but_legal_request_is_handled(link: FakeLink, listener: Listener) -> None:
@@ -223,7 +223,7 @@ async def test_a_body_that_is_too_large_is_not_decoded(open_engine: OpenEngine, 
     answer = link.answer_to("go")
     assert isinstance(answer, PayloadTooLargeError)
     assert not answer.maybe_executed
-    assert engine.stats.garbage == 1
+    assert engine.counters.garbage == 1
 
 
 async def test_a_refused_notify_is_counted_and_logged_without_its_content(
@@ -233,7 +233,7 @@ async def test_a_refused_notify_is_counted_and_logged_without_its_content(
     link.deliver("Save", b"secret", oneway=True, headers={"a": "secret\n"})
     link.deliver("Save" * 1000, b"secret", oneway=True)
     assert link.replies == []
-    assert (engine.stats.refused, engine.stats.notify_failures) == (3, 3)
+    assert (engine.counters.refused.total(), engine.counters.notify_failures) == (3, 3)
     assert "a notify failed (shard 2, type 'Save'): NotOwnerError: the receiver does not own shard 2" in caplog.text
     assert "secret" not in caplog.text
     assert max(map(len, caplog.messages)) < 1000
@@ -273,7 +273,7 @@ async def test_garbage_is_counted_and_answered_and_the_next_message_is_read(
     answer = link.answer_to("go")
     assert isinstance(answer, InvalidEnvelopeError)
     assert not answer.maybe_executed
-    assert engine.stats.garbage + engine.stats.refused >= 2
+    assert engine.counters.garbage + engine.counters.refused.total() >= 2
     link.deliver("next", b"data")
     await ticks()
     assert link.answer_to("next") == b"data"
@@ -310,7 +310,7 @@ async def test_a_message_that_cannot_be_read_is_refused_to_the_address_in_it(
     assert not answer.maybe_executed
     link.sink.request(1, JSON.encode(frame), "native")
     assert isinstance(link.answer_to("native"), error)
-    assert engine.stats.refused == 2
+    assert engine.counters.refused.total() == 2
 
 
 async def test_a_notify_that_cannot_be_read_is_not_answered(open_engine: OpenEngine, link: FakeLink) -> None:
@@ -319,7 +319,7 @@ async def test_a_notify_that_cannot_be_read_is_not_answered(open_engine: OpenEng
     headers = {str(number): "" for number in range(65)}
     link.sink.request(1, JSON.encode(JSON.new_request(1, "t", b"", headers=headers, oneway=True)), "native")
     assert link.replies == []
-    assert (engine.stats.refused, engine.stats.notify_failures, engine.stats.garbage) == (1, 1, 1)
+    assert (engine.counters.refused.total(), engine.counters.notify_failures, engine.counters.garbage) == (1, 1, 1)
 
 
 async def test_what_is_not_even_bytes_costs_one_message(
@@ -327,7 +327,7 @@ async def test_what_is_not_even_bytes_costs_one_message(
 ) -> None:
     for body in (None, 5, "text"):
         link.sink.request(1, body, "go")  # type: ignore[arg-type]  # a link with a defect
-    assert engine.stats.garbage == 3
+    assert engine.counters.garbage == 3
     link.deliver("next", b"data")
     await ticks()
     assert link.answer_to("next") == b"data"
@@ -344,7 +344,7 @@ async def test_a_reply_that_is_not_even_bytes_is_an_invalid_reply(
     with pytest.raises(InvalidReplyError) as caught:
         await request
     assert caught.value.maybe_executed
-    assert engine.stats.garbage == 1
+    assert engine.counters.garbage == 1
     assert "could not be read" in caplog.text
 
 
@@ -356,18 +356,18 @@ async def test_a_link_that_fails_to_choose_an_address_costs_one_message(open_eng
     link = Broken()
     engine = await open_engine(link)
     link.deliver("t")
-    assert engine.stats.garbage == 1
+    assert engine.counters.garbage == 1
 
 
 async def test_answers_that_reached_nobody_are_counted_as_dropped(engine: Engine, link: FakeLink) -> None:
     link.sink.dropped(2)
     link.sink.dropped(0)
-    assert engine.stats.dropped_replies == 2
+    assert engine.counters.dropped_replies == 2
 
 
 async def test_what_the_link_calls_garbage_is_counted(engine: Engine, link: FakeLink) -> None:
     link.sink.garbage("no such frame")
-    assert engine.stats.garbage == 1
+    assert engine.counters.garbage == 1
 
 
 # What arrives at the address of a reply.
@@ -406,7 +406,7 @@ async def test_what_is_no_reply_does_not_end_a_request(
     link.sink.answer(link.sent[0].token, body)
     await ticks()
     assert not request.done()
-    assert (engine.stats.foreign_replies, engine.stats.garbage) == (1, 0)
+    assert (engine.counters.foreign_replies, engine.counters.garbage) == (1, 0)
     link.sink.answer(link.sent[0].token, codec.encode(codec.new_reply(b"reply")))
     assert await request == b"reply"
 
@@ -438,7 +438,7 @@ async def test_a_go_node_s_reply_needs_no_mark(open_engine: OpenEngine, link: Fa
     await ticks()
     link.sink.answer(link.sent[0].token, body)
     assert await request in (b"", b"x")
-    assert engine.stats.foreign_replies == 0
+    assert engine.counters.foreign_replies == 0
 
 
 async def test_a_go_node_cannot_answer_a_msgpack_request(engine: Engine, link: FakeLink) -> None:
@@ -549,11 +549,11 @@ async def test_a_go_peers_text_is_a_handler_error(open_engine: OpenEngine, link:
 
 async def test_an_answer_to_an_unknown_token_is_late_and_not_read(engine: Engine, link: FakeLink) -> None:
     link.sink.answer(5, b"hello")
-    assert (engine.stats.late_replies, engine.stats.garbage) == (1, 0)
+    assert (engine.counters.late_replies, engine.counters.garbage) == (1, 0)
     link.sink.accepted(5)
     link.sink.refused(5, NotOwnerError(1))
     link.sink.lost("nobody")
-    assert engine.stats.late_replies == 3
+    assert engine.counters.late_replies == 3
 
 
 async def test_an_answer_from_a_peer_that_was_not_asked_is_garbage(engine: Engine, link: FakeLink) -> None:
@@ -562,7 +562,7 @@ async def test_an_answer_from_a_peer_that_was_not_asked_is_garbage(engine: Engin
     await ticks()
     body = encode_answer(b"reply")
     link.sink.answer(link.sent[0].token, encode_answer(b"forged"), "b")
-    assert engine.stats.garbage == 1
+    assert engine.counters.garbage == 1
     link.sink.answer(link.sent[0].token, body, "a")
     assert await request == b"reply"
 
@@ -588,7 +588,7 @@ async def test_a_reply_that_is_too_large_is_not_decoded(open_engine: OpenEngine,
     with pytest.raises(PayloadTooLargeError) as caught:
         await request
     assert caught.value.maybe_executed
-    assert engine.stats.garbage == 1
+    assert engine.counters.garbage == 1
 
 
 @pytest.mark.parametrize("executed", [True, False])
@@ -626,13 +626,13 @@ def fuzzed() -> Iterator[tuple[VirtualLoop, Engine, FakeLink]]:
 @given(st.binary() | st.binary().map(b"{".__add__) | st.binary().map(b"\x9b".__add__))
 def test_no_bytes_stop_the_receiver(fuzzed: tuple[VirtualLoop, Engine, FakeLink], body: bytes) -> None:
     loop, engine, link = fuzzed
-    before = engine.stats.garbage + engine.stats.refused
+    before = engine.counters.garbage + engine.counters.refused.total()
     link.sink.request(1, body, "go")
     link.sink.answer(1, body)
     loop.run_until_complete(ticks())
     answers = [answer for to, answer in link.replies if to == "go"]
     assert len(answers) == 1
-    assert isinstance(answers[0], bytes) or engine.stats.garbage + engine.stats.refused > before
+    assert isinstance(answers[0], bytes) or engine.counters.garbage + engine.counters.refused.total() > before
     link.replies.clear()
     link.deliver("next", b"data")
     loop.run_until_complete(ticks())
@@ -715,7 +715,7 @@ async def test_a_request_of_another_cluster_is_refused_before_anything_else_of_i
         "invalid envelope: cluster is malformed",
         "invalid envelope: cluster is malformed",
     ]
-    assert engine.stats.foreign_requests == 4
+    assert engine.counters.foreign_requests == 4
     assert len(caplog.records) == 1  # of the first: ten seconds have to pass for another
 
 

@@ -100,7 +100,7 @@ async def test_several_holders_of_a_shard_take_turns(engine: Engine, link: FakeL
         link.deliver(str(index))
     await ticks()
     assert log == ["a", "b", "c", "a", "b", "c"]
-    assert engine.stats.shared_shards == 6
+    assert engine.counters.shared_shards == 6
     await subscriptions[1].aclose()
     for index in range(6, 9):
         link.deliver(str(index))
@@ -112,7 +112,7 @@ async def test_several_holders_of_a_shard_take_turns(engine: Engine, link: FakeL
 async def test_one_holder_counts_as_no_sharing(engine: Engine, link: FakeLink) -> None:
     await engine.subscribe([1], echo)
     link.deliver("t")
-    assert engine.stats.shared_shards == 0
+    assert engine.counters.shared_shards == 0
     await ticks()
 
 

@@ -166,6 +166,10 @@ class NatsLink(Link):
             what = ", ".join(map(self._subjects.shard, denied)) or "nothing"
             self._logger.error("shards that the NATS user may no longer subscribe to: %s", what)
 
+    def stats(self) -> dict[str, float]:
+        """Count what the engine does not know: ``unsent_bytes`` that the socket has not taken."""
+        return {"unsent_bytes": self._unsent_bytes()}
+
     async def flush(self) -> None:
         """Return when the server has read what was sent."""
         connection = self._connection

@@ -64,6 +64,10 @@ class RedisLink(Link):
         self._sink = sink
         await self._session.open(sink)
 
+    def stats(self) -> dict[str, float]:
+        """Count what the engine does not know: ``unsent_bytes`` that the socket has not taken."""
+        return {"unsent_bytes": self._unsent_bytes()}
+
     async def flush(self) -> None:
         """Return when the server has read what was sent."""
         connection = self._session.connection

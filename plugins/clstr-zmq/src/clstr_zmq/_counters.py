@@ -1,4 +1,4 @@
-"""What one peer counts beside `clstr.spi.Stats`."""
+"""What one peer counts beside the engine, for `clstr.abc.TransportStats.link`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,6 @@ from clstr.spi._links.sockets import keep_from_children as keep_from_children
 from clstr.spi._links.write_budget import WriteBudget as WriteBudget
 from clstr.spi._memory_directory import MemoryDirectory as MemoryDirectory
 from clstr.spi._memory_directory import MemoryRecords as MemoryRecords
-from clstr.spi._stats import Stats as Stats
 
 __all__ = [
     "CLUSTER_KEY",
@@ -76,7 +75,6 @@ __all__ = [
     "Route",
     "Sink",
     "Snapshot",
-    "Stats",
     "Swap",
     "SwapConflictError",
     "Version",

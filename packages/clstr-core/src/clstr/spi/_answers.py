@@ -14,12 +14,12 @@ from clstr._messages.wire import Codec
 from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError
 from clstr.spi._answer_budget import AnswerBudget
+from clstr.spi._counters import Counters
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._held_answers import HeldAnswers
 from clstr.spi._link import Link
 from clstr.spi._payload_limit import PayloadLimit
-from clstr.spi._stats import Stats
 from clstr.spi._unsent_answers import UnsentAnswers
 
 # How much of an error's texts is sent: all that may be, or less where that is more than the broker carries.
@@ -34,7 +34,7 @@ class Answers:
 
     Args:
         link: What sends them.
-        stats: Where refusals and losses are counted.
+        counters: Where refusals and losses are counted.
         logger: Told of what nobody else is told.
         payload_limit: The data bytes that an answer may have.
         deadlines: Where those that the link does not take wait for their deadline.
@@ -50,7 +50,7 @@ class Answers:
     def __init__(
         self,
         link: Link,
-        stats: Stats,
+        counters: Counters,
         logger: logging.Logger,
         *,
         payload_limit: PayloadLimit,
@@ -60,7 +60,7 @@ class Answers:
         patience: float,
     ) -> None:
         self._link = link
-        self._stats = stats
+        self._counters = counters
         self._logger = logger
         self._payload_limit = payload_limit
         self._clock = clock
@@ -71,7 +71,7 @@ class Answers:
 
     def refuse(self, delivery: Delivery, error: ClstrError) -> None:
         """Answer that the message never ran."""
-        self._stats.refused += 1
+        self._counters.refused[error.code] += 1
         error.maybe_executed = False
         self._fail(delivery, error)
 
@@ -99,29 +99,29 @@ class Answers:
     def handler_timed_out(self, delivery: Delivery) -> None:
         """Answer that the handler had its time."""
         if not delivery.answered:
-            self._stats.handler_timeouts += 1
+            self._counters.handler_timeouts += 1
             self._log.say(logging.WARNING, "a handler was cancelled after %.3g s (%s)", delivery.timeout, delivery)
         self._fail(delivery, HandlerTimeoutError(delivery.envelope.shard, delivery.timeout))
 
     def refuse_unread(self, codec: Codec, to: object, error: ClstrError) -> None:
         """Answer a message that was too broken to become a delivery."""
-        self._stats.refused += 1
+        self._counters.refused[error.code] += 1
         error.maybe_executed = False
         if to is not None:
             self._send(to, self._encode(codec, error))
 
     def dropped(self, answers: int) -> None:
         """Count answers that reached nobody."""
-        self._stats.dropped_replies += answers
+        self._counters.dropped_replies += answers
 
     def refuse_unread_notify(self, shard: int, message_type: str, error: ClstrError) -> None:
         """Note that a notify was refused before it became a delivery."""
-        self._stats.refused += 1
+        self._counters.refused[error.code] += 1
         self._notify_failed(f"shard {shard}, type {clip(message_type, MAX_TYPE_CHARACTERS)!r}", error)
 
     def _notify_failed(self, what: object, error: ClstrError) -> None:
         """Say in the log that a notify failed: nobody else hears of it (T12)."""
-        self._stats.notify_failures += 1
+        self._counters.notify_failures += 1
         self._log.say(logging.WARNING, "a notify failed (%s): %s: %s", what, type(error).__name__, _message(error))
 
     def _fail(self, delivery: Delivery, error: ClstrError) -> None:

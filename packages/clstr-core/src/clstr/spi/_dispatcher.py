@@ -102,6 +102,11 @@ class Dispatcher:
         """Messages that wait for a slot."""
         return len(self._outer) + len(self._nested) + sum(self._aside.count.values())
 
+    @property
+    def waiting_bytes(self) -> int:
+        """The bytes of these messages."""
+        return sum(self._held_bytes.values())
+
     # A message's way: admit -> (wait) -> start -> run -> end.
 
     def admit(self, delivery: Delivery) -> None:

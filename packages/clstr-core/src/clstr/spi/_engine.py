@@ -23,11 +23,12 @@ from clstr._messages.cluster_name import check_cluster_name
 from clstr._messages.envelope import Envelope
 from clstr._messages.hints import check_async
 from clstr._messages.wire import CODECS
-from clstr.abc import CloseReport, Handler, ReleaseReport, Transport
+from clstr.abc import CloseReport, Handler, ReleaseReport, Transport, TransportStats
 from clstr.errors import DrainingError, TransportClosedError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
 from clstr.spi._bounded import bounded
+from clstr.spi._counters import Counters
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
@@ -39,7 +40,6 @@ from clstr.spi._payload_limit import PayloadLimit
 from clstr.spi._pending import PendingReplies
 from clstr.spi._receiver import Receiver
 from clstr.spi._sender import Sender
-from clstr.spi._stats import Stats
 from clstr.spi._subscriptions import EngineSubscription, Holders
 
 # aclose returns within drain_timeout + 2 s (T14); these are its share of the 2 s.
@@ -67,7 +67,6 @@ class Engine(Transport):
     Attributes:
         is_closing: Whether `aclose` has begun.
         cluster: The name of the cluster that it is in; empty is a cluster without a name.
-        stats: What it has counted.
         state: Whether the link is up. This and what follows are parts of the engine, and no interface.
         deadlines: What ends when its time is over.
         pending: The requests that wait for a reply.
@@ -76,6 +75,7 @@ class Engine(Transport):
         answers: What sends the replies of handlers.
         dispatcher: What starts and ends handlers.
         lag: What measures how late the loop runs.
+        counters: What it has counted, for `stats`.
     """
 
     def __init__(
@@ -99,16 +99,16 @@ class Engine(Transport):
         self.cluster: str = ""
         self.link: Link = link
         self.limits: Limits = limits or Limits()
-        self.stats: Stats = Stats()
-        self.state: LinkState = LinkState(self._loop, self.limits.reconnect_wait, self._logger)
+        self.counters: Counters = Counters()
+        self.state: LinkState = LinkState(self._loop, self.limits.reconnect_wait, self._logger, self.counters)
         self.deadlines: Deadlines = Deadlines(self._loop)
-        self.pending: PendingReplies = PendingReplies(self._loop, self.limits, self.deadlines, self.stats)
-        self.holders: Holders = Holders(link, self.stats, self._logger)
+        self.pending: PendingReplies = PendingReplies(self._loop, self.limits, self.deadlines, self.counters)
+        self.holders: Holders = Holders(link, self.counters, self._logger)
         self._payload_limit = PayloadLimit(link, self.limits, self._codec)
         self.answer_budget: AnswerBudget = AnswerBudget(self._has_room_for_answers)
         self.answers: Answers = Answers(
             link,
-            self.stats,
+            self.counters,
             self._logger,
             payload_limit=self._payload_limit,
             deadlines=self.deadlines,
@@ -117,7 +117,7 @@ class Engine(Transport):
             patience=self.limits.handler_timeout,
         )
         self.lag: LoopLag = LoopLag(
-            self._loop, self.stats, self._logger, is_needed=self._has_work, running=self._names_of_running
+            self._loop, self.counters, self._logger, is_needed=self._has_work, running=self._names_of_running
         )
         self.dispatcher: Dispatcher = Dispatcher(
             self._loop,
@@ -269,6 +269,34 @@ class Engine(Transport):
 
     def _has_room_for_answers(self) -> None:
         self.dispatcher.resume()
+
+    def stats(self) -> TransportStats:
+        """Return what this engine has counted, and what it holds now; also after `aclose`."""
+        counted = self.counters
+        return TransportStats(
+            sent=counted.sent,
+            received=counted.received,
+            refused=dict(counted.refused),
+            handler_timeouts=counted.handler_timeouts,
+            notify_failures=counted.notify_failures,
+            rerouted=counted.rerouted,
+            late_replies=counted.late_replies,
+            dropped_replies=counted.dropped_replies,
+            foreign_replies=counted.foreign_replies,
+            foreign_requests=counted.foreign_requests,
+            garbage=counted.garbage,
+            reconnects=counted.reconnects,
+            loop_stalls=counted.loop_stalls,
+            longest_loop_lag=counted.longest_loop_lag,
+            handlers=self.dispatcher.active,
+            queue_depth=self.dispatcher.waiting,
+            queue_bytes=self.dispatcher.waiting_bytes,
+            requests_in_flight=len(self.pending),
+            bytes_in_flight=self.pending.inflight_bytes,
+            answer_bytes=self.answer_budget.total_bytes,
+            is_up=self.state.is_up,
+            link=dict(self.link.stats()),
+        )
 
     async def wait_closed(self) -> None:
         """

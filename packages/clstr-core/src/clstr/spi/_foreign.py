@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from clstr._messages.wire import Buffer
 from clstr._rate_limited_log import RateLimitedLog
+from clstr.spi._counters import Counters
 from clstr.spi._link import Link
 from clstr.spi._pending import Pending
-from clstr.spi._stats import Stats
 
 QUIET_SECONDS = 10.0  # between two log lines: a stream answers every request
 UNKNOWN = "something that is no clstr node answered instead: who else subscribes to the shards' subjects or channels?"
@@ -22,15 +22,15 @@ class ForeignReplies:
     They do not end a request: the owner of the shard may still answer.
     """
 
-    def __init__(self, link: Link, stats: Stats, logger: logging.Logger, clock: Callable[[], float]) -> None:
+    def __init__(self, link: Link, counters: Counters, logger: logging.Logger, clock: Callable[[], float]) -> None:
         self._link = link
-        self._stats = stats
+        self._counters = counters
         self._logger = logger
         self._log = RateLimitedLog(logger, seconds=QUIET_SECONDS, clock=clock)
 
     def note(self, pending: Pending, body: Buffer, why: Exception) -> None:
         """Note that ``body`` arrived for ``pending`` and is no reply, and ``why``."""
-        self._stats.foreign_replies += 1
+        self._counters.foreign_replies += 1
         self._logger.debug("not a reply: %s", why)
         pending.foreign = self._describe(body)
         self._log.say(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Protocol
 
 from clstr._messages.wire import Buffer
@@ -212,6 +212,10 @@ class Link(ABC):
             to: What the link gave to `Sink.request`, or `reply_address` chose.
         """
         return None
+
+    def stats(self) -> Mapping[str, float]:
+        """Return what this link counts beyond the engine, by name, for `clstr.abc.TransportStats.link`."""
+        return {}
 
     @abstractmethod
     async def flush(self) -> None:

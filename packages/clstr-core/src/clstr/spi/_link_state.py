@@ -6,13 +6,17 @@ import asyncio
 import logging
 
 from clstr.errors import TransportClosedError, TransportUnavailableError
+from clstr.spi._counters import Counters
 
 
 class LinkState:
     """Up or down for a while; lost or closed for good."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, reconnect_wait: float, logger: logging.Logger) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, reconnect_wait: float, logger: logging.Logger, counters: Counters
+    ) -> None:
         self._loop = loop
+        self._counters = counters
         self._reconnect_wait = reconnect_wait
         self._logger = logger
         self._decided = asyncio.Event()  # set while nobody needs to wait: up, lost or closed
@@ -35,6 +39,7 @@ class LinkState:
             return
         if self._cause is not None:
             self._logger.info("the link is up again")
+            self._counters.reconnects += 1
         self.is_up = True
         self._decided.set()
 

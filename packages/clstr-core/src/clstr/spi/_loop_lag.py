@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from clstr._messages.envelope import Envelope
 from clstr._rate_limited_log import RateLimitedLog
-from clstr.spi._stats import Stats
+from clstr.spi._counters import Counters
 
 INTERVAL = 0.25  # seconds between measurements: a stall is measured short by this at most
 THRESHOLD = 0.5  # seconds of lag worth a warning: callers notice it, and garbage collection seldom takes as long
@@ -26,7 +26,7 @@ class LoopLag:
 
     Args:
         loop: What is measured; its clock tells the time.
-        stats: Where the lag is counted.
+        counters: Where the lag is counted.
         logger: Told types and shards of messages, no payloads.
         is_needed: Whether there is work that a blocked loop delays.
         running: Names the messages whose handlers run, at most as many as asked for.
@@ -39,14 +39,14 @@ class LoopLag:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        stats: Stats,
+        counters: Counters,
         logger: logging.Logger,
         *,
         is_needed: Callable[[], bool],
         running: Callable[[int], list[str]],
     ) -> None:
         self._loop = loop
-        self._stats = stats
+        self._counters = counters
         self._log = RateLimitedLog(logger, seconds=QUIET_SECONDS, clock=loop.time)
         self._is_needed = is_needed
         self._running = running
@@ -79,9 +79,9 @@ class LoopLag:
 
     def _measure(self) -> None:
         lag = self._loop.time() - self._due
-        self._stats.longest_loop_lag = max(self._stats.longest_loop_lag, lag)
+        self._counters.longest_loop_lag = max(self._counters.longest_loop_lag, lag)
         if lag >= THRESHOLD:
-            self._stats.loop_stalls += 1
+            self._counters.loop_stalls += 1
             self._log.say(logging.WARNING, BLOCKED, lag, self._suspects())
         self._timer = None
         if self._is_needed():

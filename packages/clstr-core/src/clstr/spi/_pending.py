@@ -13,9 +13,9 @@ import msgspec
 from clstr._limits import Limits
 from clstr.errors import ClstrError, OverloadedError, RequestTimeoutError
 from clstr.spi._answer_window import MIN_ROOM, AnswerWindow, Held
+from clstr.spi._counters import Counters
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._link import Route
-from clstr.spi._stats import Stats
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,13 @@ class PendingReplies:
         window: What their answers share.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, deadlines: Deadlines, stats: Stats) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, limits: Limits, deadlines: Deadlines, counters: Counters
+    ) -> None:
         self._loop = loop
         self._limits = limits
         self._deadlines = deadlines
-        self._stats = stats
+        self._counters = counters
         self._by_token: dict[int, Pending] = {}
         self._bytes = 0
         self._tokens = random_tokens()
@@ -159,7 +161,7 @@ class PendingReplies:
         """Return the request ``token`` if it is in flight; if it is not, its answer is counted as late."""
         pending = self._by_token.get(token)
         if pending is None or pending.outcome.done():
-            self._stats.late_replies += 1
+            self._counters.late_replies += 1
             return None
         return pending
 

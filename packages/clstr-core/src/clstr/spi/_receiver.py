@@ -58,20 +58,21 @@ class Receiver:
         self._log = RateLimitedLog(logger, clock=loop.time)
         self._foreign_log = RateLimitedLog(logger, seconds=FOREIGN_QUIET_SECONDS, clock=loop.time)
         self._answered_shards = engine.link.answered_shards
-        self._foreign = ForeignReplies(engine.link, engine.stats, logger, loop.time)
+        self._foreign = ForeignReplies(engine.link, engine.counters, logger, loop.time)
         maximum = engine.limits.max_payload_bytes
         self._max_payload_bytes = maximum
         self._max_body_bytes = max(codec.most_bytes(maximum) for codec in CODECS.values())
 
     def request(self, shard: int, body: Buffer, to: object) -> None:
         """A message for ``shard`` arrived."""
+        self._engine.counters.received += 1
         try:
             self._receive(shard, body, to)
         except Exception as error:  # noqa: BLE001 -- a defect of ours or of the link costs one message, not the reader
             self._log.say(
                 logging.ERROR, "a message for shard %s could not be received", shard, kind=type(error), error=error
             )
-            self._engine.stats.garbage += 1
+            self._engine.counters.garbage += 1
 
     def _receive(self, shard: int, body: Buffer, to: object) -> None:
         codec = sniff(body)
@@ -146,7 +147,7 @@ class Receiver:
 
     def _foreign_cluster(self, frame: RequestFrame) -> InvalidEnvelopeError:
         """Count a request of another cluster, say so in the log, and return what refuses it."""
-        self._engine.stats.foreign_requests += 1
+        self._engine.counters.foreign_requests += 1
         error = InvalidEnvelopeError(
             "cluster",
             f"is {describe_cluster(frame.cluster)}, but this node's is {describe_cluster(self._engine.cluster)}: "
@@ -202,7 +203,7 @@ class Receiver:
             return error
         except Exception as error:  # noqa: BLE001 -- as for a request
             self._log.say(logging.ERROR, "a reply could not be read", kind=type(error), error=error)
-            self._engine.stats.garbage += 1
+            self._engine.counters.garbage += 1
             return InvalidReplyError("the reply could not be read")
 
     def routed(self, token: int, route: Route) -> None:
@@ -253,7 +254,7 @@ class Receiver:
 
     def garbage(self, why: str) -> None:
         """Something arrived that is not ours."""
-        self._engine.stats.garbage += 1
+        self._engine.counters.garbage += 1
         self._logger.debug("garbage from the wire: %s", why)
 
 

@@ -114,7 +114,7 @@ class Sender:
                     finally:
                         # They know this frame: the cycle would keep the payload until it is collected.
                         del error, outcome, pending
-                self._engine.stats.rerouted += 1
+                self._engine.counters.rerouted += 1
                 await asyncio.sleep(pause)
                 now = self._clock()
         finally:
@@ -195,6 +195,7 @@ class Sender:
         except BaseException:
             pending.was_not_sent()
             raise
+        self._engine.counters.sent += 1
         if pending.route is None:
             pending.route = route
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from clstr.abc import Handler, ReleaseReport, Subscription
 from clstr.errors import TransportClosedError
 from clstr.spi._bounded import bounded
+from clstr.spi._counters import Counters
 from clstr.spi._link import Link
-from clstr.spi._stats import Stats
 
 if TYPE_CHECKING:
     from clstr.spi._engine import Engine
@@ -67,9 +67,9 @@ class EngineSubscription(Subscription):
 class Holders:
     """The subscriptions by shard. The link sees the first that holds a shard, and the last that lets go."""
 
-    def __init__(self, link: Link, stats: Stats, logger: logging.Logger) -> None:
+    def __init__(self, link: Link, counters: Counters, logger: logging.Logger) -> None:
         self._link = link
-        self._stats = stats
+        self._counters = counters
         self._logger = logger
         self._calls: set[asyncio.Future[None]] = set()
         self._removals: set[asyncio.Future[None]] = set()
@@ -88,7 +88,7 @@ class Holders:
         if holders is None:
             return None
         if len(holders) > 1:
-            self._stats.shared_shards += 1
+            self._counters.shared_shards += 1
             holders.append(holders.pop(0))
         return holders[-1]
 
