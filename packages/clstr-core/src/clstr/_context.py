@@ -39,6 +39,7 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
             unless it has it already.
         received: When the node read it, on the loop's clock; ``None`` outside of transports.
         meter: What measures its handler, if anything does.
+        errors: What its sender is told of an exception of the handler: ``"text"``, ``"type"`` or ``"hidden"``.
     """
 
     envelope: Envelope
@@ -50,6 +51,7 @@ class Current(msgspec.Struct, eq=False, kw_only=True):
     is_revoked: bool = False
     received: float | None = None
     meter: Meter | None = None
+    errors: str = "text"
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: payloads are no text for logs

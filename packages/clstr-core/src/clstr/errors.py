@@ -245,8 +245,8 @@ class HandlerError(ClstrError, RuntimeError):
     The handler raised an exception, or returned something that is not a reply.
 
     Attributes:
-        error_type: The name of the exception's type on the node; empty if a peer sent text alone.
-        error_message: Its message, at most 1 KiB.
+        error_type: The name of the exception's type on the node; empty if a peer sent text alone, or the node hides it.
+        error_message: Its message, at most 1 KiB; empty if the node tells the type alone.
     """
 
     code = "handler_error"

@@ -9,7 +9,7 @@ import string
 from collections.abc import Awaitable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from clstr._context import current, refuse, set_current_node_id
 from clstr._messages.envelope import KEY_HEADER, Envelope
@@ -28,6 +28,7 @@ from clstr.errors import InvalidEnvelopeError, NotOwnerError
 
 _ID_ALPHABET = string.ascii_letters + string.digits + "_-"
 _ID_LENGTH = 6
+ERRORS = ("text", "type", "hidden")
 
 
 class Node:
@@ -62,6 +63,9 @@ class Node:
         seed: The cluster's seed. Clients and nodes must agree on it, as on ``num_shards``.
         logger: By default that called ``clstr.node``.
         metrics: Receives measurements.
+        errors: What a caller is told of an exception of the handler or of middleware: ``"text"``, its type's name and
+            its text of at most 1 KiB; ``"type"``, the name alone; ``"hidden"``, nothing but that the handler failed.
+            What the handler refuses with `clstr.spi.refuse` travels as it is, and the node's log has all of it.
         middleware: Functions around the handler, the first outermost; see `Middleware`. Node info and refusals of the
             node itself do not pass them.
 
@@ -87,8 +91,12 @@ class Node:
         logger: logging.Logger | None = None,
         metrics: Metrics | None = None,
         middleware: Iterable[Middleware] = (),
+        errors: Literal["text", "type", "hidden"] = "text",
     ) -> None:
         _check_parts(transport, handler, metrics)
+        if errors not in ERRORS:
+            raise ValueError(f"errors must be one of {', '.join(ERRORS)}, not {errors!r}")
+        self._errors = errors
         self._transport = transport
         around = check_middleware(middleware)
         self._handler = wrap(partial(_call_if_held, handler), around) if around else handler
@@ -336,6 +344,10 @@ class Node:
     # Messages.
 
     def _handle(self, envelope: Envelope) -> Awaitable[bytes | None]:
+        if self._errors != "text":
+            message = current()
+            if message is not None:
+                message.errors = self._errors
         if envelope.shard not in self._owned:
             raise refuse(NotOwnerError(envelope.shard))
         key = envelope.headers.get(KEY_HEADER)

@@ -25,6 +25,8 @@ from clstr.spi._unsent_answers import UnsentAnswers
 # How much of an error's texts is sent: all that may be, or less where that is more than the broker carries.
 ERROR_BYTES = (MAX_ERROR_BYTES, 64, 0)
 
+HIDDEN = "the handler failed, and its node does not tell how: see the node's log"
+
 GRACE = 1.0  # seconds that an answer is kept at least: who states a TTL may wait longer than that for the refusal
 
 
@@ -81,7 +83,7 @@ class Answers:
             result = b""
         if not isinstance(result, bytes):
             kind = type(result).__name__
-            self._fail(delivery, HandlerError("TypeError", f"the handler returned {kind}, not bytes or None"))
+            self._fail(delivery, _shown(delivery, "TypeError", f"the handler returned {kind}, not bytes or None"))
         elif len(result) > self._payload_limit.current():
             self._log.say(logging.WARNING, "a reply has %d bytes, too many (%s)", len(result), delivery)
             self._fail(delivery, self._payload_limit.exceeded(len(result), is_reply=True))
@@ -94,7 +96,7 @@ class Answers:
         if is_refusal_of(error, delivery) and isinstance(error, ClstrError):
             self.refuse(delivery, error)
         else:
-            self._fail(delivery, HandlerError(type(error).__name__, _message(error)))
+            self._fail(delivery, _shown(delivery, type(error).__name__, _message(error)))
 
     def handler_timed_out(self, delivery: Delivery) -> None:
         """Answer that the handler had its time."""
@@ -173,6 +175,13 @@ class Answers:
             self._log.say(logging.ERROR, "the link failed to send an answer", kind=type(error), error=error)
             self.dropped(1)
             return True
+
+
+def _shown(delivery: Delivery, error_type: str, message: str) -> HandlerError:
+    """Return what is told of an exception; a notify's goes no further than the node's own log."""
+    if delivery.oneway or delivery.errors == "text":
+        return HandlerError(error_type, message)
+    return HandlerError(error_type, "") if delivery.errors == "type" else HandlerError("", HIDDEN)
 
 
 def _encode(codec: Codec, error: ClstrError, max_bytes: int) -> bytes:
