@@ -710,3 +710,45 @@ async def test_credentials_that_do_not_come_in_time_are_an_error(server: Server,
 
     with pytest.raises(TransportUnavailableError, match=r"in time|within"):
         await connect(server.port, credentials=never, connect_timeout=0.1)
+
+
+# What the server says may repeat what it was sent.
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """Return ``error`` and all that led to it, as a debugger or an error tracker walks it."""
+    found, left = list[BaseException](), [error]
+    while left:
+        each = left.pop()
+        if each not in found:
+            found.append(each)
+            left += [other for other in (each.__cause__, each.__context__) if other is not None]
+    return found
+
+
+@pytest.mark.parametrize("said", ["Authorization Violation for PLANTED", "who is PLANTED?"])
+@pytest.mark.parametrize("way", ["url", "token", "credentials"])
+async def test_a_secret_that_the_server_repeats_is_in_no_error_and_in_no_chain(
+    fake_server: Any, connect: Connect, said: str, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fake_server.on_ping = f"-ERR '{said}'\r\n".encode()
+    ways: dict[str, dict[str, Any]] = {
+        "url": {"user": "u:PLANTED"},
+        "token": {"token": "PLANTED"},
+        "credentials": {"credentials": lambda: ("u", "PLANTED")},
+    }
+    with pytest.raises(ClstrError) as caught:
+        await connect(fake_server.port, **ways[way])
+    assert "PLANTED" in str(fake_server.said)  # it was sent
+    assert "PLANTED" not in f"{[repr(each) for each in chain_of(caught.value)]} {caplog.text}"
+
+
+async def test_a_bad_seed_is_in_no_error_and_in_no_chain(
+    fake_server: Any, connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fake_server.info["nonce"] = "nonce"
+    with pytest.raises(AuthenticationError) as caught:
+        await connect(fake_server.port, nkey_seed="SUAPLANTED")
+    assert "PLANTED" not in f"{[repr(each) for each in chain_of(caught.value)]} {caplog.text}"

@@ -518,3 +518,38 @@ async def test_credentials_beside_a_user_in_the_url_are_refused(connect: Connect
 async def test_credentials_in_the_url_are_refused_and_not_shown() -> None:
     with pytest.raises(ValueError, match="'credentials': it is malformed"):
         await clstr.connect("redis://127.0.0.1?credentials=secret")
+
+
+# What the server says may repeat what it was sent.
+
+ECHOES = {
+    "an old server": b"-ERR unknown command 'HELLO', with args beginning with: '3' 'AUTH' 'u' 'PLANTED'\r\n",
+    "a proxy": b"-ERR Syntax error in HELLO option 'PLANTED'\r\n",
+    "a refusal": b"-WRONGPASS invalid password PLANTED\r\n",
+    "another": b"-PLANTED\r\n",
+}
+
+
+def chain_of(error: BaseException) -> list[BaseException]:
+    """Return ``error`` and all that led to it, as a debugger or an error tracker walks it."""
+    found, left = list[BaseException](), [error]
+    while left:
+        each = left.pop()
+        if each not in found:
+            found.append(each)
+            left += [other for other in (each.__cause__, each.__context__) if other is not None]
+    return found
+
+
+@pytest.mark.parametrize("said", ECHOES.values(), ids=ECHOES)
+@pytest.mark.parametrize("way", ["url", "credentials"])
+async def test_a_password_that_the_server_repeats_is_in_no_error_and_in_no_chain(
+    fake_server: Any, connect: Connect, said: bytes, way: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    fake_server.answers[b"HELLO"] = said
+    how: dict[str, Any] = {"user": "u:PLANTED"} if way == "url" else {"credentials": lambda: ("u", "PLANTED")}
+    with pytest.raises(ClstrError) as caught:
+        await connect(fake_server.port, **how)
+    assert "PLANTED" in str(fake_server.said)  # it was sent
+    assert "PLANTED" not in f"{[repr(each) for each in chain_of(caught.value)]} {caplog.text}"

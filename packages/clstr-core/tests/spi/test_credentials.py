@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from clstr.errors import AuthenticationError
-from clstr.spi import check_credentials, read_credentials
+from clstr.spi import check_credentials, hide_secrets, read_credentials
 
 
 class Provider:
@@ -62,3 +62,8 @@ async def test_a_provider_that_fails_is_an_error_that_does_not_show_what_it_knew
         await read_credentials(fail)
     assert "PLANTED" not in str(caught.value)
     assert isinstance(caught.value.__cause__, LookupError)
+
+
+def test_secrets_are_hidden_in_what_others_say() -> None:
+    said = "unknown command 'HELLO' '3' 'AUTH' 'u' 'hunter2', hunter2"
+    assert hide_secrets(said, ["hunter2", None, ""]) == "unknown command 'HELLO' '3' 'AUTH' 'u' '***', ***"

@@ -8,7 +8,7 @@ import ipaddress
 import logging
 import random
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import nats.errors
 from nats.aio.client import RawCredentials
 
 from clstr.errors import AuthenticationError, ClstrError, PluginImportError, TransportUnavailableError
-from clstr.spi import Resolver, race, read_credentials
+from clstr.spi import Resolver, hide_secrets, race, read_credentials
 from clstr_nats._connection import Connection
 from clstr_nats._options import Options
 
@@ -98,10 +98,14 @@ class Dialer:
                     connect_timeout=self._connect_timeout,
                     **how,
                 )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 -- whatever nats-py raises, this server cannot be used
             await connection.end()
-            raise explain(error, f"{host}:{port}") from error
-        return connection, host
+            failure = explain(error, f"{host}:{port}", _secrets(how))
+            cause = error if isinstance(error, OSError) else None
+        else:
+            return connection, host
+        # Out here, so that the chain has no exception of the driver: it may repeat what the server was sent.
+        raise failure from cause
 
     def _warn_of_plaintext(self, host: str) -> None:
         if not (self._has_warned or self._options.needs_tls or is_loopback(host)):
@@ -156,14 +160,19 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def explain(error: Exception, server: str) -> ClstrError:
+def _secrets(how: Mapping[str, Any]) -> list[str]:
+    """Return what the server was sent, or proves who this is."""
+    return [str(how[name]) for name in ("password", "token", "nkeys_seed_str") if how.get(name)]
+
+
+def explain(error: Exception, server: str, secrets: Iterable[str] = ()) -> ClstrError:
     """Turn what nats-py raised while it dialled into an error of ours; it never holds credentials."""
     if isinstance(error, ClstrError):
         return error
     if isinstance(error, ImportError):
         message = "creds, nkey and nkey_seed need the package nkeys: pip install 'clstr-nats[nkeys]'"
         return PluginImportError("clstr-nats", message)
-    text = str(error)
+    text = hide_secrets(str(error), secrets)
     if type(error).__module__.partition(".")[0] == "nkeys" or isinstance(error, binascii.Error):
         return AuthenticationError(f"the nkey cannot be used: {text or type(error).__name__}")
     if isinstance(error, nats.errors.Error) and any(word in text.lower() for word in REFUSALS):

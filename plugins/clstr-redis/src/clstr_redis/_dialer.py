@@ -42,6 +42,7 @@ class Dialer:
         self._logger = logger
         self._has_warned = False
         self._resolver = Resolver()
+        self._secrets: list[str | None] = [options.sentinel_credentials.get("password")]
         self._common: dict[str, Any] = {  # Any: redis-py's keywords
             "retry": Retry(NoBackoff(), 0),  # what may have run is not sent again
             "maint_notifications_config": MaintNotificationsConfig(enabled=False),  # a right less, a round trip less
@@ -66,11 +67,14 @@ class Dialer:
         except BaseException as error:
             if connection is not None:
                 await connection.end()
-            if isinstance(error, Exception):
-                raise self.explain(error) from error
-            raise
-        self._warn_of_plaintext()
-        return connection
+            if not isinstance(error, Exception):
+                raise
+            failure, cause = self.explain(error), error if isinstance(error, OSError) else None
+        else:
+            self._warn_of_plaintext()
+            return connection
+        # Out here, so that the chain has no exception of the driver: it may repeat what the server was sent.
+        raise failure from cause
 
     async def check(self, connection: Connection) -> None:
         """
@@ -85,12 +89,14 @@ class Dialer:
 
     def explain(self, error: Exception) -> ClstrError:
         """Turn what the server says, or what dialling it ended with, into an error that names it."""
-        return explain(error, self._where(), self._options.prefix)
+        return explain(error, self._where(), self._options.prefix, self._secrets)
 
     async def _raw(self) -> AbstractConnection:
         options = self._options
         # No timeout of redis-py's: dialling is bounded as a whole, and afterwards there are heartbeats.
-        common = {**self._common, **await _identity(options)}
+        identity = await _identity(options)
+        self._secrets[1:] = [identity["password"]]
+        common = {**self._common, **identity}
         common |= {"db": options.database, "protocol": 3, "socket_timeout": None}
         if options.scheme == "redis+unix":
             return Local(partial(connect_unix, options.path), path=options.path, **common)

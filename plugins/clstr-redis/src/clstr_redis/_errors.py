@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import redis.exceptions
 
@@ -14,6 +14,7 @@ from clstr.errors import (
     ConnectionLostError,
     TransportUnavailableError,
 )
+from clstr.spi import hide_secrets
 
 MOST_KEYS = 3  # of those that are named in one message
 
@@ -54,7 +55,7 @@ _PROOFS = frozenset(
 )
 
 
-def explain(error: Exception, server: str, prefix: str) -> ClstrError:
+def explain(error: Exception, server: str, prefix: str, secrets: Iterable[str | None] = ()) -> ClstrError:
     """
     Turn what redis-py raised, or a command answered, into an error of ours; it never holds credentials.
 
@@ -62,12 +63,13 @@ def explain(error: Exception, server: str, prefix: str) -> ClstrError:
         error: What happened.
         server: What to call the server.
         prefix: What keys and channels begin with, to say which rights are needed.
+        secrets: What the server was sent, and may repeat.
     """
     if isinstance(error, ClstrError):
         return error
     if isinstance(error, ForeignKeysError):
         return TransportUnavailableError(f"{server} cannot be used for these shards: {error}")
-    text = " ".join(str(error).split())[:MAX_TEXT]
+    text = hide_secrets(" ".join(str(error).split()), secrets)[:MAX_TEXT]
     if isinstance(error, redis.exceptions.NoScriptError):
         return AccessDeniedError(
             f"{server} has lost the scripts, and the user may not load them: grant +script|load to nodes"
@@ -76,7 +78,7 @@ def explain(error: Exception, server: str, prefix: str) -> ClstrError:
         return AccessDeniedError(f"the user lacks a right at {server}: {_missing_right(text, prefix)} ({text})")
     if isinstance(error, redis.exceptions.AuthenticationError):
         return AuthenticationError(f"{server} refused the credentials: {text}")
-    return TransportUnavailableError(f"{server} cannot be used: {_reason(error, text)}")
+    return TransportUnavailableError(f"{server} cannot be used: {hide_secrets(_reason(error, text), secrets)}")
 
 
 def refusal(error: Exception, prefix: str, key: bytes = b"") -> ClstrError:

@@ -30,6 +30,7 @@ from clstr.spi._links.batcher import Batcher as Batcher
 from clstr.spi._links.credentials import CredentialProvider as CredentialProvider
 from clstr.spi._links.credentials import Credentials as Credentials
 from clstr.spi._links.credentials import check_credentials as check_credentials
+from clstr.spi._links.credentials import hide_secrets as hide_secrets
 from clstr.spi._links.credentials import read_credentials as read_credentials
 from clstr.spi._links.forks import close_in_child as close_in_child
 from clstr.spi._links.pack import pack as pack
@@ -85,6 +86,7 @@ __all__ = [
     "connect_tcp",
     "connect_unix",
     "end_socket",
+    "hide_secrets",
     "keep_from_children",
     "pack",
     "race",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Protocol, TypeAlias
 
 from clstr.errors import AuthenticationError
@@ -62,6 +62,20 @@ async def read_credentials(credentials: Credentials) -> tuple[str | None, str]:
     if not (isinstance(parts, tuple | list) and 1 <= len(parts) <= 2 and all(isinstance(part, str) for part in parts)):  # noqa: PLR2004 -- as in redis-py
         raise AuthenticationError(f"credentials must return a str or (user, secret), not {type(given).__name__}")
     return (None if len(parts) == 1 else parts[0]), parts[-1]
+
+
+def hide_secrets(text: str, secrets: Iterable[str | None]) -> str:
+    """
+    Return ``text`` without ``secrets``: what a server or a driver says may repeat what it was sent.
+
+    Args:
+        text: Any text, not cut yet: a half of a secret is not found.
+        secrets: Passwords, tokens, seeds; empty ones and ``None`` are passed over.
+    """
+    for secret in secrets:
+        if secret:
+            text = text.replace(secret, "***")
+    return text
 
 
 def _ask(credentials: Any) -> Any:  # Any: the user's, checked by what it returns
