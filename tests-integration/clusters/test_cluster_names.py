@@ -63,7 +63,18 @@ async def test_a_name_in_the_url_or_as_a_keyword_is_joined() -> None:
             assert transport.cluster == "prod"
 
 
-@pytest.mark.parametrize("name", ["", "a b", "x" * 65])
+@pytest.mark.parametrize("name", ["", "a b", "x" * 129])
 def test_a_malformed_name_is_refused_at_the_call(name: str) -> None:
-    with pytest.raises(ValueError, match="cluster must be 1 to 64"):
+    with pytest.raises(ValueError, match="cluster must be 1 to 128"):
         _ = clstr.connect("memory://names", cluster=name)
+
+
+async def test_a_transport_that_tells_clusters_apart_by_itself_is_told_the_name() -> None:
+    """ZeroMQ peers of another cluster are refused as they connect, however the name was given."""
+    async with clstr.connect("zmq://?bind=tcp://127.0.0.1:*", cluster="prod") as seed:
+        assert isinstance(seed, Engine)
+        address = seed.link.me.inbox.address  # type: ignore[attr-defined]  # ZeroMQ's
+        async with clstr.connect(f"zmq://{address.removeprefix('tcp://')}?cluster=prod"):
+            pass
+        with pytest.raises(clstr.ClstrError, match="cluster"):
+            await clstr.connect(f"zmq://{address.removeprefix('tcp://')}", cluster="staging")

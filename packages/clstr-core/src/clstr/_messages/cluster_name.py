@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
 
 
 def check_cluster_name(name: str) -> str:
@@ -18,7 +18,7 @@ def check_cluster_name(name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"cluster must be a str, not {type(name).__name__}")
     if not _NAME.fullmatch(name):
-        raise ValueError("cluster must be 1 to 64 of A-Z, a-z, 0-9, '_', '.' and '-'")
+        raise ValueError("cluster must be 1 to 128 of A-Z, a-z, 0-9, '_', '.' and '-'")
     return name
 
 

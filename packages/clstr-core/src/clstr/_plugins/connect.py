@@ -155,7 +155,7 @@ def connect(
         connect_timeout: Seconds in which the transport must be open, finite and above 0; of each attempt, if it waits.
         wait: Seconds for which to try again, with growing pauses, while the broker cannot be reached: for one that is
             started later. Finite; 0 by default is one attempt. Other errors, such as refused credentials, end it.
-        cluster: The name of the cluster, 1 to 64 of ``A-Za-z0-9_.-``; a URL parameter too. Its nodes refuse requests of
+        cluster: The cluster's name, 1 to 128 of ``A-Za-z0-9_.-``; a URL parameter too. Its nodes refuse requests of
             other clusters, and of peers without a name: give it to all peers of a cluster or to none. It is no secret,
             and proves nothing: it is against mistakes, two clusters with one prefix on one broker.
         options: Single fields of `Limits`, and the plugin's own parameters.
@@ -172,6 +172,8 @@ def connect(
     provider = resolve(parsed.scheme)
     _check_names(parsed, options, provider.spec)
     cluster = parsed.parameters.get("cluster") if cluster is None else cluster
+    if cluster is not None:  # a plugin may tell clusters apart by itself, before a message is sent
+        options["cluster"] = cluster
     plugin_options = ConnectOptions(
         limits=_merge_limits(parsed, limits, options),
         logger=_check_logger(logger) or logging.getLogger(f"clstr.transport.{parsed.scheme.partition('+')[0]}"),
