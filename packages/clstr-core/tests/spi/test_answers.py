@@ -563,3 +563,16 @@ async def test_a_notify_that_the_handler_refuses_is_counted(engine: Engine) -> N
     await ticks()
     assert linked(engine).replies == []
     assert (engine.counters.notify_failures, engine.counters.refused.total()) == (1, 1)
+
+
+async def test_an_unknown_type_of_a_notify_does_not_reach_the_log(
+    engine: Engine, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse_it(envelope: Envelope) -> bytes:
+        raise refuse(UnknownMessageError(envelope.type, "Get, Put"))
+
+    await engine.subscribe([1], refuse_it)
+    link.deliver("PLANTED", oneway=True)
+    await ticks()
+    assert "a notify failed (a type without a handler): UnknownMessageError: known: Get, Put" in caplog.text
+    assert "PLANTED" not in caplog.text

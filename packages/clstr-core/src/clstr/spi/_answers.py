@@ -12,7 +12,7 @@ from clstr._limits import MAX_ERROR_BYTES, MAX_TYPE_CHARACTERS
 from clstr._messages.error_wire import clip, encode_error
 from clstr._messages.wire import Codec
 from clstr._rate_limited_log import RateLimitedLog
-from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError
+from clstr.errors import ClstrError, HandlerError, HandlerTimeoutError, UnknownMessageError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._counters import Counters
 from clstr.spi._deadlines import Deadlines
@@ -124,7 +124,10 @@ class Answers:
     def _notify_failed(self, what: object, error: ClstrError) -> None:
         """Say in the log that a notify failed: nobody else hears of it (T12)."""
         self._counters.notify_failures += 1
-        self._log.say(logging.WARNING, "a notify failed (%s): %s: %s", what, type(error).__name__, _message(error))
+        text = _message(error)
+        if isinstance(error, UnknownMessageError):  # a stranger chose the type: it is for the sender, not for the log
+            what, text = "a type without a handler", f"known: {error.known or 'none'}"
+        self._log.say(logging.WARNING, "a notify failed (%s): %s: %s", what, type(error).__name__, text)
 
     def _fail(self, delivery: Delivery, error: ClstrError) -> None:
         if delivery.answered:
