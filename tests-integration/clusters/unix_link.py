@@ -10,7 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from clstr.errors import NoShardSubscriberError, OverloadedError, TransportUnavailableError
-from clstr.spi import Backoff, Batcher, Link, Reconnector, Sink, WriteBudget, connect_unix, end_socket
+from clstr.spi import (
+    Backoff,
+    Batcher,
+    Link,
+    MeteredReader,
+    Reconnector,
+    Sink,
+    WriteBudget,
+    connect_unix,
+    end_socket,
+    open_stream,
+)
 from clusters.unix_frames import MAX_BODY_BYTES, Frame, FrameReader, Kind, encode_shards
 
 MAX_UNSENT_BYTES = 32 * 1024 * 1024
@@ -22,10 +33,10 @@ class Connection:
 
     def __init__(
         self,
-        reader: asyncio.StreamReader,
+        reader: MeteredReader,
         writer: asyncio.StreamWriter,
         *,
-        on_frame: Callable[[Frame], None],
+        on_frame: Callable[[Frame, float], None],
         on_garbage: Callable[[str], None],
         on_lost: Callable[[Connection], None],
     ) -> None:
@@ -53,12 +64,12 @@ class Connection:
         self._reading.cancel()
         await asyncio.wait((self._reading,))
 
-    async def _read(self, reader: asyncio.StreamReader) -> None:
+    async def _read(self, reader: MeteredReader) -> None:
         frames = FrameReader()
         try:
             while data := await reader.read(65536):
                 for frame in frames.feed(data):
-                    self._on_frame(frame)
+                    self._on_frame(frame, reader.read_at)
         except ValueError as error:
             self._on_garbage(str(error))
             self._lose(error)
@@ -105,12 +116,12 @@ class UnixLink(Link):
 
     async def _dial(self) -> Connection:
         try:
-            reader, writer = await asyncio.open_unix_connection(sock=await connect_unix(str(self._path)))
+            reader, writer = await open_stream(await connect_unix(str(self._path)))
         except OSError as error:
             raise TransportUnavailableError(f"no hub at {self._path}: {error}") from error
         return self._connected(reader, writer)
 
-    def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Connection:
+    def _connected(self, reader: MeteredReader, writer: asyncio.StreamWriter) -> Connection:
         return Connection(
             reader, writer, on_frame=self._handle, on_garbage=self._sink.garbage, on_lost=self._session.down
         )
@@ -122,12 +133,12 @@ class UnixLink(Link):
     async def _beat(self, connection: Connection) -> None:
         """Do nothing: a UNIX socket says when it breaks, and a hub that is paused comes back."""
 
-    def _handle(self, frame: Frame) -> None:
+    def _handle(self, frame: Frame, read_at: float) -> None:
         match frame.kind:
             case Kind.REQUEST:
-                self._sink.request(frame.shard, frame.body, frame.token)
+                self._sink.request(frame.shard, frame.body, frame.token, read_at)
             case Kind.NOTIFY:
-                self._sink.request(frame.shard, frame.body, None)
+                self._sink.request(frame.shard, frame.body, None, read_at)
             case Kind.REPLY:
                 self._sink.answer(frame.token, frame.body)
             case Kind.ACCEPTED:

@@ -27,7 +27,7 @@ from clstr._messages.wire import CODECS, RequestFrame, decode_reply, decode_requ
 from clstr._urls.url import TransportURL
 from clstr.abc import Subscription
 from clstr.errors import AuthenticationError, ClstrError, InvalidEnvelopeError, InvalidReplyError
-from clstr.spi import Buffer, Engine, Link, Route, Sink, pack, unpack
+from clstr.spi import Buffer, Engine, Link, Route, Sink, open_stream, pack, unpack
 from clstr_nats._connection import Connection as NatsConnection
 from clstr_nats._dialer import Dialer as NatsDialer
 from clstr_nats._dialer import _read_credentials as read_credentials
@@ -207,7 +207,7 @@ class _Noted:
     def __init__(self) -> None:
         self.calls = 0
 
-    def request(self, shard: int, body: Buffer, to: object) -> None:
+    def request(self, shard: int, body: Buffer, to: object, read_at: float | None = None) -> None:
         self.calls += 1
         assert shard >= 0
         assert bytes(body) is not None
@@ -244,7 +244,7 @@ def redis_inbox(data: bytes) -> None:
     link, noted = _redis()
     for message in (data, redis_frames.join(Names("clstr", "other").new_inbox(), [data or b"x"])):
         before = noted.calls
-        link._receive(message)
+        link._receive(message, 0.0)
         assert noted.calls > before or _holds_nothing(message), "silently dropped"
 
 
@@ -319,7 +319,7 @@ async def _read_from_hub(data: bytes) -> None:
     noted, ours, hubs = _Noted(), *socket.socketpair()
     link = UnixLink(Path("hub"))
     link._sink = noted  # type: ignore[assignment]  # a part of a sink
-    connection = link._connected(*await asyncio.open_connection(sock=ours))
+    connection = link._connected(*await open_stream(ours))
     with hubs:
         hubs.sendall(data)
     assert isinstance(await connection.lost, ConnectionResetError | ValueError)

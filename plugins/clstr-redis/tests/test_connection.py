@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any, cast
 
 import pytest
 import redis.exceptions
-from redis.asyncio import Connection as RawConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from clstr.errors import TransportUnavailableError
+from clstr.spi import Resolver, connect_tcp
 from clstr_redis._connection import Connection
 from clstr_redis._scripts import Script
+from clstr_redis._streams import Plain
 from clstr_testing import FaultProxy, Server, no_leaks
 
 ADD = Script.of("return ARGV[1] + ARGV[2]")
@@ -25,15 +27,21 @@ class Peer:
 
     def __init__(self, port: int, patience: float = 5.0) -> None:
         self.messages: list[bytes] = []
+        self.read_at: list[float] = []
         self.lost: list[Connection] = []
-        raw = RawConnection(host="127.0.0.1", port=port, protocol=3, retry=Retry(NoBackoff(), 0), driver_info=None)
+        dial = partial(connect_tcp, "127.0.0.1", port, Resolver())
+        raw = Plain(dial, host="127.0.0.1", port=port, protocol=3, retry=Retry(NoBackoff(), 0), driver_info=None)
         self.connection = Connection(
             raw,
             inbox=b"inbox",
             patience=patience,
-            on_message=self.messages.append,
+            on_message=self.note,
             on_lost=self.lost.append,
         )
+
+    def note(self, message: bytes, read_at: float) -> None:
+        self.messages.append(message)
+        self.read_at.append(read_at)
 
     async def reason(self) -> Exception:
         async with asyncio.timeout(10):
@@ -69,6 +77,26 @@ async def test_answers_find_their_questions_and_messages_come_in_between(peer: P
     assert isinstance(answers[2], redis.exceptions.ResponseError)
     assert peer.messages == [b"hello"]
     assert len(asyncio.all_tasks()) == tasks  # one reader, and nothing for each message
+
+
+async def test_messages_of_one_read_have_one_time(peer: Peer) -> None:
+    """However long the first one blocks the loop. What the socket has not received then is read later."""
+    loop = asyncio.get_running_loop()
+    reader = peer.connection._reading
+
+    def block(message: bytes, read_at: float) -> None:
+        peer.note(message, read_at)
+        reader._now = lambda: loop.time() + 100.0 * len(peer.messages)
+
+    peer.connection._on_message = block
+    for count in (3, 6):
+        push = b">3\r\n$7\r\nmessage\r\n$5\r\ninbox\r\n$1\r\nx\r\n"
+        reader.feed_data(push * 3)
+        async with asyncio.timeout(30):
+            while len(peer.messages) < count:  # noqa: ASYNC110 -- the reader is on its way
+                await asyncio.sleep(0)
+    assert len(set(peer.read_at[:3])) == len(set(peer.read_at[3:])) == 1
+    assert peer.read_at[3] - peer.read_at[0] >= 300
 
 
 async def test_any_bytes_pass(peer: Peer) -> None:

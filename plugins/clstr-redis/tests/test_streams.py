@@ -11,7 +11,7 @@ import redis.exceptions
 from redis.asyncio.connection import AbstractConnection
 
 from clstr.spi import Resolver, connect_tcp, connect_unix
-from clstr_redis._streams import Local, Plain, bytes_read
+from clstr_redis._streams import Local, Plain, metered
 from clstr_testing import Server, free_port, valkey_server
 
 OPTIONS: dict[str, Any] = {"protocol": 3, "driver_info": None}
@@ -25,12 +25,11 @@ async def ask(raw: AbstractConnection) -> Any:
 async def test_what_arrives_is_counted(server: Server) -> None:
     """`_connect`, `_reader`, `_writer`."""
     raw = Plain(partial(connect_tcp, server.host, server.port, Resolver()), host="elsewhere", port=1, **OPTIONS)
-    assert bytes_read(raw) == 0
     await raw.connect()  # type: ignore[no-untyped-call]  # redis-py's
-    before = bytes_read(raw)
+    before = metered(raw).bytes_read
     assert before > 0
     assert await ask(raw) == b"x" * 1000
-    assert bytes_read(raw) == before + len("$1000\r\n") + 1000 + 2
+    assert metered(raw).bytes_read == before + len("$1000\r\n") + 1000 + 2
     await raw.disconnect(nowait=True)
 
 
@@ -40,7 +39,7 @@ async def test_a_unix_socket_is_counted_too(tmp_path: Path) -> None:
         raw = Local(partial(connect_unix, path), path="elsewhere", **OPTIONS)
         await raw.connect()  # type: ignore[no-untyped-call]  # redis-py's
         assert await ask(raw) == b"x" * 1000
-        assert bytes_read(raw) > 1000
+        assert metered(raw).bytes_read > 1000
         await raw.disconnect(nowait=True)
 
 

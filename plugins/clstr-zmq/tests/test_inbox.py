@@ -45,6 +45,8 @@ class Frame:
 class Wire:
     """Notes what is said, by route."""
 
+    read_at = 0.0
+
     def __init__(self) -> None:
         self.said: list[tuple[bytes, Message]] = []
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
+from typing import cast
 
 import pytest
 import zmq
@@ -59,6 +60,36 @@ async def pair() -> AsyncIterator[Pair]:
     made = Pair()
     yield made
     made.close()
+
+
+async def test_messages_of_one_read_have_one_time_and_what_comes_meanwhile_has_another(pair: Pair) -> None:
+    """The first handler may block: what has arrived by then is read before it runs, what arrives then after it."""
+    wire, read_at = pair.wires[0], list[tuple[bytes, float]]()
+    arrived = [b"0", b"1", b"2"]
+
+    class Socket:
+        """Has what the test says, whatever the network does."""
+
+        closed = False
+
+        def recv_multipart(self, _flags: int, *, copy: bool) -> list[zmq.Frame]:
+            assert not copy
+            if not arrived:
+                raise zmq.Again
+            return [zmq.Frame(arrived.pop(0))]
+
+    def receive(frames: list[zmq.Frame]) -> None:
+        read_at.append((frames[0].bytes, wire.read_at))
+        if frames[0].bytes == b"0":
+            arrived.append(b"late")
+
+    real, wire.receive = wire._socket, receive
+    wire._socket = cast("zmq.Socket[bytes]", Socket())
+    wire._read()
+    wire._read()
+    wire._socket = real
+    assert [body for body, _ in read_at] == [b"0", b"1", b"2", b"late"]
+    assert read_at[0][1] == read_at[1][1] == read_at[2][1] < read_at[3][1]
 
 
 async def test_many_messages_in_one_wake_up_are_all_read(pair: Pair) -> None:

@@ -23,7 +23,9 @@ T7  A handler has the smaller of ``handler_timeout`` and what is left of the TTL
     gets `HandlerTimeoutError`; its slot is free when its task has really ended. One that waits for its turn at a key
     all the while has not run: the message is refused, with `EnvelopeExpiredError` or `OverloadedError`.
 T8  ``timeout`` is how long the caller waits, ``ttl`` how long a node may start *and* run the message. The receiver
-    counts from reading it; transit is not counted. An expired message never starts: `EnvelopeExpiredError`.
+    counts from reading it: messages that were read together have the same time, however long the handlers of the first
+    ones block the loop. Transit is not counted, nor the wait in the system's sockets. An expired message never starts:
+    `EnvelopeExpiredError`.
 T9  A request always ends: by ``timeout`` at the latest, with `RequestTimeoutError` (granularity 10 ms, upwards). When
     a cancelled await has raised, nothing of it is kept. A reply never reaches another request.
 T10 A refusal keeps its type, code and facts. Everything else that leaves a handler arrives as `HandlerError`.

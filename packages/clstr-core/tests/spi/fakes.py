@@ -90,8 +90,9 @@ class FakeLink(Link):
         """Let a message for us arrive; its answer goes to its type's name, unless ``to`` is given."""
         codec: Codec = fields.pop("codec", MSGPACK)
         shard: int = fields.pop("shard", 1)
+        read_at: float | None = fields.pop("read_at", None)
         body = codec.encode(codec.new_request(shard=shard, type=type_, data=data, **fields))
-        self.sink.request(shard, body, type_ if to == "" else to)
+        self.sink.request(shard, body, type_ if to == "" else to, read_at)
 
     def answer(self, sent: Sent, answer: Answer = b"") -> None:
         """Let the answer to ``sent`` arrive; what an error says of its execution travels."""

@@ -8,7 +8,7 @@ import pytest
 
 from clstr._messages.envelope import Envelope
 from clstr.abc import CloseReport
-from clstr.errors import HandlerError, HandlerTimeoutError
+from clstr.errors import EnvelopeExpiredError, HandlerError, HandlerTimeoutError
 from clstr.spi import Route
 from clstr.spi._engine import Engine
 from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, echo, hang, leftovers, message, ticks
@@ -129,3 +129,30 @@ async def test_two_peers_talk(open_engine: OpenEngine) -> None:
     replies = await asyncio.gather(*(client.request(message()) for _ in range(50)))
     assert replies == [b"11"] * 50
     assert leftovers(server) == leftovers(client) == {}
+
+
+async def test_what_expires_behind_a_message_of_the_same_read_never_starts(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    """Its TTL counts from the read, and so do the wait and the TTL that its handler sees."""
+    begun: list[tuple[bytes, float]] = []
+
+    async def handler(envelope: Envelope) -> bytes:
+        left = envelope.ttl()
+        assert left is not None
+        begun.append((envelope.data, round(left, 1)))
+        clock.jump(0.4)
+        return b""
+
+    await engine.subscribe([1], handler)
+    read_at = clock.time()
+    for name, ttl_ms in (("a", 1000), ("b", 1000), ("c", 700), ("d", 1000), ("e", 5000)):
+        link.deliver(data=name.encode(), to=name, read_at=read_at, ttl_ms=ttl_ms)
+    await ticks()
+    link.deliver(data=b"f", read_at=clock.time(), ttl_ms=700)
+    # "c" is over, and what is left for "d" is less than a run takes.
+    assert [name for name, _ in begun] == [b"a", b"b", b"e", b"f"]
+    assert [type(link.answer_to(name)) for name in "cd"] == [EnvelopeExpiredError] * 2
+    assert engine.counters.refused == {"expired": 2}
+    await ticks()
+    assert leftovers(engine) == {}

@@ -146,9 +146,9 @@ class CloseDoesNotCancel(Dispatcher):
 class LateArrivalsVanish(Receiver):
     """What arrives while the transport closes is dropped."""
 
-    def request(self, shard: int, body: Buffer, to: object) -> None:
+    def request(self, shard: int, body: Buffer, to: object, read_at: float | None = None) -> None:
         if not self._engine.is_closing:
-            super().request(shard, body, to)
+            super().request(shard, body, to, read_at)
 
 
 @breaks("T14.7")

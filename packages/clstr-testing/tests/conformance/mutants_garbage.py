@@ -26,9 +26,9 @@ class GarbageStopsTheReceiver(Receiver):
     def garbage(self, why: str) -> None:
         self.is_dead = True
 
-    def request(self, shard: int, body: Buffer, to: object) -> None:
+    def request(self, shard: int, body: Buffer, to: object, read_at: float | None = None) -> None:
         if not self.is_dead:
-            super().request(shard, body, to)
+            super().request(shard, body, to, read_at)
 
 
 @breaks("T15.1")

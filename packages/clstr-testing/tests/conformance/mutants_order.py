@@ -72,15 +72,15 @@ class OneInFiftyIsSwapped(Receiver):
     """Of each fifty messages one is held back until the next has come."""
 
     count = 0
-    kept: tuple[int, Buffer, object] | None = None
+    kept: tuple[int, Buffer, object, float | None] | None = None
 
-    def request(self, shard: int, body: Buffer, to: object) -> None:
+    def request(self, shard: int, body: Buffer, to: object, read_at: float | None = None) -> None:
         self.count += 1
         if self.count % 50 == 0:
-            self.kept = shard, body, to
+            self.kept = shard, body, to, read_at
             asyncio.get_running_loop().call_soon(self.release)
             return
-        super().request(shard, body, to)
+        super().request(shard, body, to, read_at)
         self.release()
 
     def release(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 from clstr.errors import TransportUnavailableError
@@ -14,7 +14,7 @@ from clstr_memory._faults import Faults
 
 _CUT = "the memory bus is cut"
 
-Message = tuple[int, Callable[..., None], tuple[Any, ...]]  # the receiver's life, its method, what that gets
+Message = tuple[int, bool, tuple[Any, ...]]  # the receiver's life, whether it is a request, what its sink gets
 
 
 class MemoryLink(Link):
@@ -62,7 +62,7 @@ class MemoryLink(Link):
         if not self.is_up:
             raise TransportUnavailableError(_CUT)
         peer = self._bus.pick(shard)
-        self._post(peer, peer.sink.request, shard, body, (self, token))
+        self._post(peer, True, shard, body, (self, token))
         if oneway:
             self.sink.accepted(token)
         return peer
@@ -77,7 +77,7 @@ class MemoryLink(Link):
             self.sink.dropped(1)
             return True
         if self._faults is None or not self._faults.drops_reply():
-            self._post(peer, peer.sink.answer, token, body, self)
+            self._post(peer, False, token, body, self)
         return True
 
     def destination(self, to: Any) -> Hashable:
@@ -85,12 +85,12 @@ class MemoryLink(Link):
         peer: MemoryLink = to[0]
         return peer
 
-    def _post(self, peer: MemoryLink, receive: Callable[..., None], *message: Any) -> None:
+    def _post(self, peer: MemoryLink, is_request: bool, *message: Any) -> None:  # noqa: FBT001 -- see `Message`
         if self._faults is not None and (delay := self._faults.delay()):
-            self._delayed.setdefault(peer, deque()).append((peer._life, receive, message))
+            self._delayed.setdefault(peer, deque()).append((peer._life, is_request, message))
             self._bus.loop.call_later(delay, self._deliver_delayed, peer)
         else:
-            peer._inbox.add((peer._life, receive, message))
+            peer._inbox.add((peer._life, is_request, message))
 
     def _deliver_delayed(self, peer: MemoryLink) -> None:
         """Deliver what waits longest, whichever message this delay was for: a connection keeps its order (T17)."""
@@ -102,9 +102,15 @@ class MemoryLink(Link):
 
     def _receive_all(self, messages: list[Message]) -> None:
         """Hand over what arrived, unless it was sent to an earlier life."""
-        for life, receive, arguments in messages:
-            if life == self._life:
-                receive(*arguments)
+        now, sink = self._bus.loop.time(), self.sink
+        for life, is_request, arguments in messages:
+            if life != self._life:
+                continue
+            if is_request:
+                shard, body, to = arguments
+                sink.request(shard, body, to, now)
+            else:
+                sink.answer(*arguments)
 
     async def flush(self) -> None:
         """Let what was sent before arrive: the loop runs callbacks in order, and timers too."""

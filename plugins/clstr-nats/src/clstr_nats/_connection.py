@@ -21,14 +21,21 @@ from nats.aio.client import Client
 from nats.aio.transport import TcpTransport
 
 from clstr.errors import TransportUnavailableError
-from clstr.spi import Resolver, connect_tcp, end_socket
+from clstr.spi import MeteredReader, Resolver, connect_tcp, end_socket, open_stream
 from clstr_nats._parser import LARGE, MessageParser, OnMessage
 
 NEVER = 10**9  # seconds between nats-py's own pings: the link sends some itself, and counts what they say
 
 
 class _Tcp(TcpTransport):
-    """nats-py's, over a socket that tries every address of a name and that forked children do not keep."""
+    """
+    nats-py's, over a socket that tries every address of a name and that forked children do not keep.
+
+    Attributes:
+        reader: What arrives, once there is a connection.
+    """
+
+    reader: MeteredReader
 
     def __init__(self, resolver: Resolver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # nats-py's
@@ -41,9 +48,22 @@ class _Tcp(TcpTransport):
         """Connect to the server that ``uri`` names."""
         async with asyncio.timeout(connect_timeout):
             connected = await connect_tcp(str(uri.hostname), int(uri.port or 0), self._resolver)
-        reader, writer = await asyncio.open_connection(sock=connected, limit=buffer_size)
-        self._bare_io_reader = self._io_reader = reader
+        self.reader, writer = await open_stream(connected, limit=buffer_size)
+        self._bare_io_reader = self._io_reader = self.reader
         self._bare_io_writer = self._io_writer = writer
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: int
+    ) -> None:
+        """Speak TLS over the connection that there is."""
+        plain, loop = cast("asyncio.StreamWriter", self._io_writer), asyncio.get_running_loop()
+        self.reader = MeteredReader(limit=buffer_size)
+        protocol = asyncio.StreamReaderProtocol(self.reader, loop=loop)
+        name = uri if isinstance(uri, str) else uri.hostname
+        async with asyncio.timeout(connect_timeout):
+            encrypted = await loop.start_tls(plain.transport, protocol, ssl_context, server_hostname=name)
+        assert encrypted is not None  # noqa: S101 -- it is only for a transport that is closed
+        self._io_reader, self._io_writer = self.reader, asyncio.StreamWriter(encrypted, protocol, self.reader, loop)
 
 
 class Connection(Client):
@@ -59,10 +79,12 @@ class Connection(Client):
     Attributes:
         lost: Done with the reason when the connection is of no use any more.
         written: Bytes that were handed to the socket.
+        reader: Knows how much has arrived, and when, once it is dialled.
         on_limit: Gets the bytes that the server carries when it says so again: its configuration may change.
     """
 
     _socket: asyncio.WriteTransport
+    reader: MeteredReader
 
     def __init__(
         self, on_message: OnMessage, on_denied: Callable[[str], None], on_lost: Callable[[Connection], None]
@@ -89,7 +111,7 @@ class Connection(Client):
             TransportUnavailableError: TLS is needed, and the server does not speak it.
         """
         self._needs_tls = needs_tls
-        self._transport = _Tcp(resolver)
+        self._transport = tcp = _Tcp(resolver)
         failures: list[Exception] = []
 
         async def note(error: Exception) -> None:
@@ -108,7 +130,7 @@ class Connection(Client):
             )
         except nats.errors.NoServersError:
             raise failures[-1] if failures else ConnectionRefusedError(server) from None
-        self._socket = cast("asyncio.WriteTransport", self._find_socket())
+        self._socket, self.reader = cast("asyncio.WriteTransport", self._find_socket()), tcp.reader
         cast("asyncio.Task[None]", self._reading_task).add_done_callback(self._reader_ended)
 
     # What is overridden.
@@ -174,7 +196,7 @@ class Connection(Client):
             mark: What ``written`` was when something was asked. What was written since proves nothing: the system
                 takes it for a server that reads nothing, too.
         """
-        return self._parser.bytes_read + min(mark, self.written - self.unsent_bytes)
+        return self.reader.bytes_read + min(mark, self.written - self.unsent_bytes)
 
     def write(self, *parts: bytes) -> None:
         """

@@ -324,7 +324,9 @@ class NatsLink(Link):
     def _receive(self, sid: int, subject: bytes, reply: bytes, headers: bytes, body: Buffer) -> None:
         """A message arrived: an answer, or one for a shard."""
         if sid != INBOX_SID:
-            self._sink.request(sid - FIRST_SID, body, reply or None)
+            connection = self._session.connection
+            read_at = None if connection is None else connection.reader.read_at
+            self._sink.request(sid - FIRST_SID, body, reply or None, read_at)
             return
         try:
             shard, token = self._subjects.read_reply_to(subject)

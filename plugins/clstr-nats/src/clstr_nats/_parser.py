@@ -22,9 +22,6 @@ class MessageParser(Parser):
     Args:
         client: Whose parser it is.
         on_message: Gets the subscription's id, the subject, the reply's address, no headers and the payload.
-
-    Attributes:
-        bytes_read: What it was given.
     """
 
     def __init__(self, client: Client, on_message: OnMessage) -> None:
@@ -32,11 +29,9 @@ class MessageParser(Parser):
         self._on_message = on_message
         self._begun: list[bytes] = []  # the pieces of a message that is not whole yet
         self._missing = 0  # bytes of it
-        self.bytes_read: int = 0
 
     async def parse(self, data: bytes = b"") -> None:
         """Read ``data``, which goes on where the last call's ended."""
-        self.bytes_read += len(data)
         if self._missing:
             self._begun.append(data)
             self._missing -= len(data)

@@ -20,9 +20,9 @@ from redis._parsers import _AsyncRESP3Parser
 from redis.asyncio.connection import AbstractConnection
 
 from clstr.errors import TransportUnavailableError
-from clstr.spi import answered_while_moving, end_socket
+from clstr.spi import MeteredReader, answered_while_moving, end_socket
 from clstr_redis._scripts import SCRIPTS, Script
-from clstr_redis._streams import bytes_read
+from clstr_redis._streams import metered
 
 Answer = Any  # whatever a command answers with, or the error that it answers with
 Reply = Callable[[Answer], None]
@@ -49,7 +49,7 @@ class Connection:
         raw: redis-py's, not yet connected.
         inbox: The channel that it will subscribe to.
         patience: Seconds without a byte that moves while an answer is outstanding; then the connection is lost.
-        on_message: Gets each message that arrives. Must not raise.
+        on_message: Gets each message that arrives, and when it was read: loop time. Must not raise.
         on_lost: Called once, when the connection is of no use any more.
 
     Attributes:
@@ -58,13 +58,15 @@ class Connection:
         lost: Done with the reason when the connection is of no use any more.
     """
 
+    _reading: MeteredReader
+
     def __init__(
         self,
         raw: AbstractConnection,
         *,
         inbox: bytes,
         patience: float,
-        on_message: Callable[[bytes], None],
+        on_message: Callable[[bytes, float], None],
         on_lost: Callable[[Connection], None],
     ) -> None:
         # Not hiredis, which redis-py takes where it is installed: it hands pushes over in another way.
@@ -92,7 +94,7 @@ class Connection:
         """
         await self._raw.connect()  # type: ignore[no-untyped-call]  # redis-py's
         cast("_Parser", self._raw._parser).on_push = self._pushed  # noqa: SLF001 -- see the module's docstring
-        self._socket = self._transport()
+        self._socket, self._reading = self._transport(), metered(self._raw)
         self._reader = asyncio.get_running_loop().create_task(self._read())
         self._reader.add_done_callback(self._reader_ended)
 
@@ -122,7 +124,7 @@ class Connection:
 
     def _progress(self, mark: int) -> int:
         """Count bytes read, and those up to ``mark`` that the socket has taken: later ones prove nothing."""
-        return bytes_read(self._raw) + min(mark, self._written - self.unsent_bytes)
+        return self._reading.bytes_read + min(mark, self._written - self.unsent_bytes)
 
     def script_call(
         self, reply: Reply, script: Script, keys: Sequence[bytes], *arguments: bytes
@@ -241,7 +243,7 @@ class Connection:
     async def _pushed(self, push: list[Any]) -> object:
         kind, *rest = push
         if kind == b"message":
-            self._on_message(rest[1])
+            self._on_message(rest[1], self._reading.read_at)
         elif kind == b"subscribe" or (kind == b"unsubscribe" and self._is_leaving):
             return push  # the answer to a command, although it looks like a message
         elif kind == b"unsubscribe":

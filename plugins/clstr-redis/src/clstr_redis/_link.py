@@ -234,7 +234,7 @@ class RedisLink(Link):
 
     # Messages in.
 
-    def _receive(self, message: bytes) -> None:
+    def _receive(self, message: bytes, read_at: float) -> None:
         """A message arrived in the inbox."""
         try:
             inbox, parts = frames.split(message)
@@ -242,7 +242,7 @@ class RedisLink(Link):
                 raise ValueError("its sender has no inbox")
             for kind, shard, token, body in parts:
                 if kind == frames.REQUEST:
-                    self._sink.request(shard, body, (inbox, token))
+                    self._sink.request(shard, body, (inbox, token), read_at)
                 else:
                     self._sink.answer(token, body)  # without a route: its sender may claim any inbox
         except ValueError as error:

@@ -27,7 +27,7 @@ class Session(Reconnector[Connection]):
         names: What inboxes are called.
         leases: What each connection leases again.
         heartbeat: Seconds between renewals of the leases.
-        receive: Gets each message that arrives. Must not raise.
+        receive: Gets each message that arrives, and when it was read: loop time. Must not raise.
         logger: Where it says what happened to the connection.
     """
 
@@ -38,7 +38,7 @@ class Session(Reconnector[Connection]):
         leases: Leases,
         *,
         heartbeat: float,
-        receive: Callable[[bytes], None],
+        receive: Callable[[bytes, float], None],
         logger: logging.Logger,
     ) -> None:
         super().__init__(

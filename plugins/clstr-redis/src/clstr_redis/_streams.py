@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio.connection import AbstractConnection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import Connection as PlainConnection
 
-READ_AHEAD = 64 * 1024  # bytes: asyncio's own default
+from clstr.spi import MeteredReader, open_stream
 
 Dial = Callable[[], Awaitable[socket.socket]]
-
-
-class _CountingReader(asyncio.StreamReader):
-    """
-    Counts what has arrived.
-
-    Attributes:
-        bytes_read: As it says, whether somebody has asked for it yet or not.
-    """
-
-    bytes_read: int = 0
-
-    def feed_data(self, data: Any) -> None:  # Any: bytes or a view of them, by version
-        """Take what the socket has received."""
-        self.bytes_read += len(data)
-        super().feed_data(data)
 
 
 class Plain(PlainConnection):
@@ -39,7 +22,7 @@ class Plain(PlainConnection):
         self._dial = dial
 
     async def _connect(self) -> None:
-        self._reader, self._writer = await _open_stream(await self._dial())
+        self._reader, self._writer = await open_stream(await self._dial())
 
 
 class Encrypted(SSLConnection):
@@ -51,7 +34,7 @@ class Encrypted(SSLConnection):
 
     async def _connect(self) -> None:
         context = self.ssl_context.get()
-        self._reader, self._writer = await _open_stream(await self._dial(), ssl=context, server_hostname=self.host)
+        self._reader, self._writer = await open_stream(await self._dial(), ssl=context, server_hostname=self.host)
 
 
 class Local(UnixDomainSocketConnection):
@@ -62,23 +45,9 @@ class Local(UnixDomainSocketConnection):
         self._dial = dial
 
     async def _connect(self) -> None:
-        self._reader, self._writer = await _open_stream(await self._dial())
+        self._reader, self._writer = await open_stream(await self._dial())
 
 
-def bytes_read(raw: AbstractConnection) -> int:
-    """Return how much has arrived on ``raw``."""
-    reader = raw._reader  # noqa: SLF001 -- where redis-py keeps what `_connect` has made
-    return reader.bytes_read if isinstance(reader, _CountingReader) else 0
-
-
-async def _open_stream(connected: socket.socket, **tls: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """As `asyncio.open_connection`, with a reader that counts."""
-    loop = asyncio.get_running_loop()
-    reader = _CountingReader(limit=READ_AHEAD, loop=loop)
-    protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-    try:
-        transport, _ = await loop.create_connection(lambda: protocol, sock=connected, **tls)
-    except BaseException:
-        connected.close()
-        raise
-    return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
+def metered(raw: AbstractConnection) -> MeteredReader:
+    """Return what counts the bytes that arrive on ``raw``, which is connected."""
+    return cast("MeteredReader", raw._reader)  # noqa: SLF001 -- where redis-py keeps what `_connect` has made

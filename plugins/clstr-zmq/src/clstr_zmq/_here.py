@@ -42,5 +42,6 @@ class Here:
         self._loop.call_soon(self.sink.answer, to.token, body, self, context=self._context)
 
     def _deliver(self, messages: list[tuple[int, int, bytes]]) -> None:
+        now = self._loop.time()
         for shard, token, body in messages:
-            self.sink.request(shard, body, ToHere(token))
+            self.sink.request(shard, body, ToHere(token), now)

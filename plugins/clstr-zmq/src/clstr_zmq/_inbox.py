@@ -86,6 +86,7 @@ class Inbox:
     def __init__(
         self, wire: Wire, place: Place, me: Identity, host: Host, *, counters: Counters, logger: logging.Logger
     ) -> None:
+        self._wire = wire
         self._place = place
         self._me = me
         self._host = host
@@ -262,7 +263,7 @@ class Inbox:
     def _act(self, guest: Guest, message: Message) -> None:
         match message:
             case Request():
-                self._host.sink.request(message.shard, message.body, To(guest, message.token))
+                self._host.sink.request(message.shard, message.body, To(guest, message.token), self._wire.read_at)
             case Ping():
                 self._post.say(guest.route, Pong(number=message.number))
             case Pong():

@@ -9,6 +9,7 @@ by a look whether something is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import select
@@ -40,6 +41,7 @@ class Wire:
         logger: Told of defects of ``receive``.
 
     Attributes:
+        read_at: When the messages that ``receive`` gets now were read: loop time in seconds.
         receive: The same; may be replaced.
     """
 
@@ -55,6 +57,7 @@ class Wire:
         self._descriptor: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]  # typed as any option's value
         self._is_scheduled = False
         self._has_read = False
+        self.read_at: float = self._loop.time()
         self._loop.add_reader(self._descriptor, self._read)
         self._read_soon()  # what came before there was a reader woke nobody
 
@@ -124,27 +127,36 @@ class Wire:
 
     def drain(self) -> None:
         """Read everything that is there now."""
-        while self._read_one():
+        while self._read_some():
             pass
 
     def _read(self) -> None:
         """Read until nothing is there, or others wait long enough."""
         self._is_scheduled = False
-        for _ in range(MOST_AT_ONCE):
-            if not self._read_one():
-                return
-        self._read_soon()
+        if self._read_some():
+            self._read_soon()
 
-    def _read_one(self) -> bool:
+    def _read_some(self) -> bool:
+        """Read some messages, then handle them; return whether there may be more."""
+        batch = self._take()
+        for frames in batch:
+            if self.is_closed:  # one of them said so
+                return False
+            self._handle(frames)
+        return len(batch) == MOST_AT_ONCE
+
+    def _take(self) -> list[list[zmq.Frame]]:
+        """Take messages out of the socket before the first is handled, which may block: they have one time."""
+        batch: list[list[zmq.Frame]] = []
         if self.is_closed:
-            return False
-        try:
-            frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
-        except zmq.Again:
-            return False
-        self._has_read = True
-        self._handle(frames)
-        return True
+            return batch
+        with contextlib.suppress(zmq.Again):
+            while len(batch) < MOST_AT_ONCE:
+                batch.append(self._socket.recv_multipart(zmq.DONTWAIT, copy=False))
+        if batch:
+            self._has_read = True
+            self.read_at = self._loop.time()
+        return batch
 
     def _handle(self, frames: list[zmq.Frame]) -> None:
         try:

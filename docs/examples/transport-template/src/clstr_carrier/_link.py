@@ -68,7 +68,7 @@ class CarrierLink(Link):
     # What the driver calls.
 
     def received(self, shard: int, body: bytes, to: object) -> None:
-        """A message for a shard that we hold."""
+        """A message for a shard that we hold. If one read brings many, tell `Sink.request` when that was: `read_at`."""
         self._sink.request(shard, body, to)
 
     def answered(self, token: int, body: bytes) -> None:

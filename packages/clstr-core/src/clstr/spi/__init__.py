@@ -47,6 +47,8 @@ from clstr.spi._links.sockets import connect_tcp as connect_tcp
 from clstr.spi._links.sockets import connect_unix as connect_unix
 from clstr.spi._links.sockets import end_socket as end_socket
 from clstr.spi._links.sockets import keep_from_children as keep_from_children
+from clstr.spi._links.streams import MeteredReader as MeteredReader
+from clstr.spi._links.streams import open_stream as open_stream
 from clstr.spi._links.write_budget import WriteBudget as WriteBudget
 from clstr.spi._memory_directory import MemoryDirectory as MemoryDirectory
 from clstr.spi._memory_directory import MemoryRecords as MemoryRecords
@@ -68,6 +70,7 @@ __all__ = [
     "Link",
     "MemoryDirectory",
     "MemoryRecords",
+    "MeteredReader",
     "ProgressCheck",
     "RateLimitedLog",
     "Reconnector",
@@ -88,6 +91,7 @@ __all__ = [
     "end_socket",
     "hide_secrets",
     "keep_from_children",
+    "open_stream",
     "pack",
     "race",
     "read_credentials",

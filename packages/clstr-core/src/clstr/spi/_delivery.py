@@ -32,7 +32,8 @@ class Delivery(Current, eq=False, kw_only=True):
         expires: When its sender has given up: loop time, infinite without a TTL.
         deadline: When it expires while it waits, or when its handler is cancelled: loop time.
         timeout: The seconds that its handler was given, once it has started.
-        since: When its handler started, plus the time it has waited for turns since: loop time.
+        since: When it was read; once its handler has started, when that was, plus the time that it has waited for turns
+            since: loop time.
         parked_at: When the last wait for a turn began: loop time.
         queue: The queue that it waits in; ``None`` if it does not wait.
         task: Its handler's task, once it has started.

@@ -24,7 +24,7 @@ from clstr.errors import ClstrError, EnvelopeExpiredError, OverloadedError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._answers import Answers
 from clstr.spi._changes import Changes
-from clstr.spi._deadlines import Deadlines
+from clstr.spi._deadlines import GRANULARITY, Deadlines
 from clstr.spi._delivery import Delivery
 from clstr.spi._loop_lag import LoopLag
 from clstr.spi._run_times import RunTimes
@@ -158,6 +158,12 @@ class Dispatcher:
 
     def _start(self, delivery: Delivery) -> None:
         now = self._loop.time()
+        # It was read with others whose handlers have blocked the loop, or has waited for a slot: the wheel may be 10 ms
+        # late, a busy loop later.
+        if now >= delivery.deadline or (now - delivery.since > GRANULARITY and self._is_too_late(delivery)):
+            self._answers.refuse(delivery, expired(delivery))
+            self._settlers.wake()
+            return
         delivery.timeout = min(self._limits.handler_timeout, delivery.deadline - now)
         delivery.deadline = now + delivery.timeout
         delivery.since = now
@@ -248,10 +254,7 @@ class Dispatcher:
         self._wake_scheduled = False
         for queue in (self._nested, self._outer):
             while queue and self._has_slot(delivery := next(iter(queue))):
-                # The wheel may be 10 ms late, a busy loop later, and with eager tasks the last start ran a handler.
-                if self._is_too_late(delivery):
-                    self._refuse_waiting(delivery, expired(delivery))
-                elif self._budget.blocked and self._is_blocked(delivery):
+                if self._budget.blocked and self._is_blocked(delivery):
                     self._aside.put(self._destination_of(delivery.to), delivery)
                 else:
                     self._dequeue(delivery)

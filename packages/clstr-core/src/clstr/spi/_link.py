@@ -20,8 +20,17 @@ class Sink(Protocol):
     Every method is synchronous, fast, and never raises: a link calls them from its reader and needs no guard.
     """
 
-    def request(self, shard: int, body: Buffer, to: object) -> None:
-        """A message for ``shard`` arrived. ``to`` is handed back to `Link.reply`; ``None`` is nowhere to answer to."""
+    def request(self, shard: int, body: Buffer, to: object, read_at: float | None = None) -> None:
+        """
+        A message for ``shard`` arrived. Its handler may run inside of this call, and block.
+
+        Args:
+            shard: The message's.
+            body: The message.
+            to: Handed back to `Link.reply`; ``None`` is nowhere to answer to.
+            read_at: When its bytes were read: loop time in seconds. Its TTL counts from then (T8). All messages of one
+                read have the same, however long the handlers of the first ones block. ``None`` is now.
+        """
 
     def answer(self, token: int, body: Buffer, route: Route = None) -> None:
         """

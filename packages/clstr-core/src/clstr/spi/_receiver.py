@@ -55,6 +55,8 @@ class Receiver:
         self._link = engine.link
         self._clock = loop.time
         self._logger = logger
+        self._read_at = 0.0  # of the messages that arrive now: loop time
+        self._read_at_ms = 0  # the same on the clock of the machine
         self._log = RateLimitedLog(logger, clock=loop.time)
         self._foreign_log = RateLimitedLog(logger, seconds=FOREIGN_QUIET_SECONDS, clock=loop.time)
         self._answered_shards = engine.link.answered_shards
@@ -63,16 +65,24 @@ class Receiver:
         self._max_payload_bytes = maximum
         self._max_body_bytes = max(codec.most_bytes(maximum) for codec in CODECS.values())
 
-    def request(self, shard: int, body: Buffer, to: object) -> None:
-        """A message for ``shard`` arrived."""
+    def request(self, shard: int, body: Buffer, to: object, read_at: float | None = None) -> None:
+        """A message for ``shard`` arrived, which was read at ``read_at``."""
         self._engine.counters.received += 1
         try:
+            if read_at is None or read_at != self._read_at:
+                self._note_read(read_at)
             self._receive(shard, body, to)
         except Exception as error:  # noqa: BLE001 -- a defect of ours or of the link costs one message, not the reader
             self._log.say(
                 logging.ERROR, "a message for shard %s could not be received", shard, kind=type(error), error=error
             )
             self._engine.counters.garbage += 1
+
+    def _note_read(self, read_at: float | None) -> None:
+        """Something was read: all messages that were read with it count from the same moment."""
+        now = self._clock()
+        self._read_at = now if read_at is None else min(read_at, now)
+        self._read_at_ms = time.time_ns() // 1_000_000 - int((now - self._read_at) * 1000)
 
     def _receive(self, shard: int, body: Buffer, to: object) -> None:
         codec = sniff(body)
@@ -98,15 +108,15 @@ class Receiver:
         except ClstrError as error:
             self._refuse(frame, codec, to, error)
             return
-        now = self._clock()
-        expires = now + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
+        expires = self._read_at + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
         dispatcher, chain = engine.dispatcher, tuple(frame.chain)
         dispatcher.admit(
             Delivery(
                 envelope=envelope,
                 depth=frame.depth,
                 chain=chain,
-                received=now,
+                received=self._read_at,
+                since=self._read_at,
                 dispatcher=dispatcher,
                 subscription=subscription,
                 codec=codec,
@@ -140,7 +150,7 @@ class Receiver:
             data=data,
             headers=frame.headers,
             ttl_ms=frame.ttl_ms if frame.v else _ttl_of_go(frame.ttl_ms),
-            created_at_ms=time.time_ns() // 1_000_000,
+            created_at_ms=self._read_at_ms,
         )
         envelope.validate()
         return envelope
