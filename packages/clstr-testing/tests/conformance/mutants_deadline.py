@@ -89,7 +89,8 @@ class ExpiredAtItsFirstStepRuns(Dispatcher):
     """The clock is looked at when a task is created, and not when it begins."""
 
     async def _run(self, delivery: Delivery) -> None:
-        delivery.deadline = math.inf
+        if delivery.task is not None:  # an eager first step is taken inside of the start: there is nothing to skip
+            delivery.deadline = math.inf
         await super()._run(delivery)
 
 
