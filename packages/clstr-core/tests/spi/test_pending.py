@@ -97,7 +97,8 @@ EVENTS: dict[str, Callable[[PendingReplies, Pending], object]] = {
 @pytest.mark.parametrize("order", list(itertools.permutations(EVENTS)), ids="-".join)
 async def test_only_the_first_event_counts(table: PendingReplies, order: tuple[str, ...]) -> None:
     pending = enter(table)
-    pending.route, pending.was_sent = "peer", True
+    table.went(pending, "peer")
+    pending.was_sent = True
     for name in order:
         EVENTS[name](table, pending)
     if order[0] == "cancel":
@@ -120,7 +121,8 @@ async def test_an_unknown_token_is_a_late_reply(table: PendingReplies) -> None:
 
 async def test_a_lost_route_fails_only_what_was_sent_along_it(table: PendingReplies) -> None:
     one, other, unsent = enter(table), enter(table), enter(table)
-    one.route, other.route, unsent.route = "a", "b", "a"
+    for pending, route in ((one, "a"), (other, "b"), (unsent, "a")):
+        table.went(pending, route)
     one.was_sent = other.was_sent = True
     table.fail_route("a", ConnectionLostError, "lost")
     error = one.outcome.result()
@@ -128,6 +130,46 @@ async def test_a_lost_route_fails_only_what_was_sent_along_it(table: PendingRepl
     assert error.maybe_executed
     assert not other.outcome.done()
     assert not unsent.outcome.done()
+
+
+async def test_a_lost_route_costs_what_went_along_it_and_nothing_for_the_others(deadlines: Deadlines) -> None:
+    table = PendingReplies(asyncio.get_running_loop(), Limits(), deadlines, Counters())
+
+    class Route:
+        """Counts how often it is compared."""
+
+        compared = 0
+
+        def __hash__(self) -> int:
+            return 7
+
+        def __eq__(self, other: object) -> bool:
+            Route.compared += 1
+            return self is other
+
+    lost, kept = Route(), Route()
+    for number in range(100):
+        pending = enter(table)
+        pending.was_sent = True
+        table.went(pending, lost if number == 0 else kept)
+    Route.compared = 0
+    table.fail_route(lost, ConnectionLostError, "lost")
+    assert Route.compared <= 1
+    assert sum(pending.outcome.done() for pending in table.by_route[lost]) == 1
+
+
+async def test_nothing_is_kept_of_routes_that_nothing_uses(table: PendingReplies) -> None:
+    first, second = enter(table), enter(table)
+    table.went(first, "a")
+    table.went(second, "a")
+    table.went(second, "b")
+    table.close(first)
+    table.renew(second, 60.0)
+    assert second.route is None
+    assert table.by_route == {}
+    table.went(second, "c")
+    table.close(second)
+    assert table.by_route == {}
 
 
 async def test_failing_all_that_was_sent_gives_each_an_error_of_its_own(table: PendingReplies) -> None:

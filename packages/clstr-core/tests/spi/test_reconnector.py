@@ -174,6 +174,29 @@ async def test_the_loss_of_another_connection_changes_nothing(
     assert opened.usable().number == 0
 
 
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_that_the_loop_was_blocked_for_a_heartbeat_is_said_without_any_handler(
+    opened: Reconnector[FakeConnection],
+    broker: Broker,
+    clock: VirtualLoop,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    is_lost: bool,
+) -> None:
+    await asyncio.sleep(HEARTBEAT / 2)
+    clock.jump(1.4 * HEARTBEAT)  # not a whole heartbeat late
+    await asyncio.sleep(HEARTBEAT / 2)
+    assert caplog.messages == []
+    if is_lost:  # the server took this peer for dead: that is read first
+        broker.connections[0].lost.set_result(ConnectionResetError("stale"))
+    clock.jump(5 * HEARTBEAT)
+    await ticks()
+    silence = [message for message in caplog.messages if message.startswith("this peer was silent for 4")]
+    assert len(silence) == 1
+    assert "longer than a heartbeat (1 s), because its event loop was blocked" in silence[0]
+    assert opened is not None
+
+
 async def test_it_beats_once_per_heartbeat(opened: Reconnector[FakeConnection], broker: Broker) -> None:
     await asyncio.sleep(10.5 * HEARTBEAT)
     assert broker.beats == 10

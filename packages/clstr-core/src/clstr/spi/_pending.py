@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -98,6 +99,7 @@ class PendingReplies:
 
     Attributes:
         window: What their answers share.
+        by_route: Those that went along each route, but for ``None``, in the order in which they did.
     """
 
     def __init__(
@@ -108,6 +110,7 @@ class PendingReplies:
         self._deadlines = deadlines
         self._counters = counters
         self._by_token: dict[int, Pending] = {}
+        self.by_route: defaultdict[Route, dict[Pending, None]] = defaultdict(dict)
         self._bytes = 0
         self._tokens = random_tokens()
         self.window: AnswerWindow = AnswerWindow(limits.max_inflight_bytes)
@@ -145,6 +148,11 @@ class PendingReplies:
         """Forget a request, however it ended."""
         del self._by_token[pending.token]
         self._bytes -= pending.size
+        if pending.route is not None:  # as `_leave_route`, without a call for each request
+            group = self.by_route[pending.route]
+            del group[pending]
+            if not group:
+                del self.by_route[pending.route]
         if pending.room > MIN_ROOM:
             self.window.release(pending.room)
         self._deadlines.discard(pending.tick, pending)
@@ -153,9 +161,25 @@ class PendingReplies:
         """Let a request that got an outcome wait for another one, under another token."""
         del self._by_token[pending.token]
         self._deadlines.discard(pending.tick, pending)
-        pending.token, pending.outcome, pending.route = next(self._tokens), self._loop.create_future(), None
+        self._leave_route(pending)
+        pending.token, pending.outcome = next(self._tokens), self._loop.create_future()
         pending.tick = self._deadlines.add(deadline, pending)
         self._by_token[pending.token] = pending
+
+    def went(self, pending: Pending, route: Route) -> None:
+        """Note that a request went along ``route``."""
+        self._leave_route(pending)
+        pending.route = route
+        if route is not None:
+            self.by_route[route][pending] = None
+
+    def _leave_route(self, pending: Pending) -> None:
+        group = self.by_route.get(pending.route)
+        if group is not None:
+            group.pop(pending, None)
+            if not group:  # routes come and go
+                del self.by_route[pending.route]
+        pending.route = None
 
     def get(self, token: int) -> Pending | None:
         """Return the request ``token`` if it is in flight; if it is not, its answer is counted as late."""
@@ -173,8 +197,8 @@ class PendingReplies:
 
     def fail_route(self, route: Route, error: type[ClstrError], message: str) -> None:
         """End every request that was sent along ``route`` with an error of its own."""
-        for pending in self._by_token.values():
-            if pending.was_sent and pending.route == route:
+        for pending in self.by_route.get(route, ()):
+            if pending.was_sent:
                 pending.resolve(error(message, maybe_executed=True))
 
     def fail_sent(self, error: type[ClstrError], message: str) -> None:

@@ -220,7 +220,7 @@ class Receiver:
         """``token`` went along ``route``."""
         pending = self._engine.pending.get(token)
         if pending is not None:
-            pending.route = route
+            self._engine.pending.went(pending, route)
 
     def accepted(self, token: int) -> None:
         """The notify ``token`` is on its way."""

@@ -196,8 +196,9 @@ class Sender:
             pending.was_not_sent()
             raise
         self._engine.counters.sent += 1
-        if pending.route is None:
+        if route is not None and pending.route is None:  # as `PendingReplies.went`, without a call for each request
             pending.route = route
+            self._pending.by_route[route][pending] = None
 
     async def _fetch(self, held: Held, call: _Call, pending: Pending) -> bytes | ClstrError:
         """Ask for an answer that its node holds, when there is room for it: the handler has run, whatever happens."""

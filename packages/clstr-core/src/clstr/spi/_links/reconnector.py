@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Generic, Protocol, TypeVar
 
 from clstr._backoff import Backoff
+from clstr._rate_limited_log import RateLimitedLog
 from clstr.errors import ClstrError, TransportUnavailableError
 from clstr.spi._link import Sink
 
@@ -74,6 +75,7 @@ class Reconnector(Generic[C]):
         self._beat = beat
         self._heartbeat = heartbeat
         self._logger = logger
+        self._log = RateLimitedLog(logger)
         self._backoff = backoff or Backoff()
         self._loop = asyncio.get_running_loop()
         self._is_up = False
@@ -162,7 +164,9 @@ class Reconnector(Generic[C]):
     async def _watch(self, connection: C) -> None:
         """Return when the connection is lost."""
         while not connection.lost.done():
+            due = self._loop.time() + self._heartbeat
             await asyncio.wait((connection.lost,), timeout=self._heartbeat)
+            self._note_lag(self._loop.time() - due)
             if connection.lost.done():
                 break
             try:
@@ -170,6 +174,15 @@ class Reconnector(Generic[C]):
             except Exception as error:  # noqa: BLE001 -- whatever a driver raises, the connection is of no use
                 self._lose(connection, error)
         self.down(connection)
+
+    def _note_lag(self, seconds: float) -> None:
+        """Say that this peer was silent for too long: handlers or not, the other side may take it for dead."""
+        if seconds >= self._heartbeat:
+            text = (
+                "this peer was silent for %.1f s, longer than a heartbeat (%g s), because its event loop was blocked "
+                "or the process did not run: answers were read late, and %s may have closed the connection"
+            )
+            self._log.say(logging.WARNING, text, seconds, self._heartbeat, self._name)
 
     def _lose(self, connection: C, error: Exception) -> None:
         self._say_unexpected(error)
