@@ -1,4 +1,4 @@
-"""What clstr measures: the eight measurements of clstr-go, and how long messages wait."""
+"""What clstr measures: the eight measurements of clstr-go, how long messages wait, and how late the loop is."""
 
 from __future__ import annotations
 
@@ -69,4 +69,15 @@ class Metrics:
         Args:
             node_id: The node's id.
             count: How many it owns now.
+        """
+
+    def loop_lag(self, node_id: str, seconds: float) -> None:
+        """
+        Once a second: the node's event loop has run a timer, ``seconds`` too late.
+
+        While it is late, because something blocks it or the process does not run, no message is answered.
+
+        Args:
+            node_id: The node's id.
+            seconds: Seconds; a healthy loop is a few milliseconds late.
         """

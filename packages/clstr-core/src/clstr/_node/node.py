@@ -16,6 +16,7 @@ from clstr._messages.envelope import KEY_HEADER, Envelope
 from clstr._messages.hints import check_async
 from clstr._messages.node_info import NODE_INFO_TYPE, NodeInfo, encode_node_info
 from clstr._node.handler_metrics import HandlerMetrics, is_refusal
+from clstr._node.loop_lag_meter import LoopLagMeter
 from clstr._node.metrics import Metrics
 from clstr._node.middleware import Middleware, check_middleware, wrap
 from clstr._node.namesake import refuse_namesake
@@ -110,6 +111,7 @@ class Node:
         self._logger = logger or logging.getLogger("clstr.node")
         self._failures = RateLimitedLog(self._logger)
         self._metrics = Metrics() if metrics is None else metrics
+        self._lag_meter = None if metrics is None else LoopLagMeter(partial(metrics.loop_lag, self._node_id))
         self._handler_metrics = None if metrics is None else HandlerMetrics(metrics, self._node_id)
         self._subscription: Subscription | None = None
         self._stopping = asyncio.Event()
@@ -169,6 +171,8 @@ class Node:
         if self._is_closed:
             raise RuntimeError(f"node {self._node_id} was closed while it started")
         self._count_shards()
+        if self._lag_meter is not None:
+            self._lag_meter.start()
         self._logger.info("node %s owns %d shards", self._node_id, len(self._owned), extra=self._extra())
         self.ready.set()
 
@@ -210,6 +214,8 @@ class Node:
         try:
             return await self._give_everything_up()
         finally:
+            if self._lag_meter is not None:
+                self._lag_meter.stop()
             self._releases.cancel()
             self._disown()
 
