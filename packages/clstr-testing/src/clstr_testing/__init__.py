@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from clstr_testing._cluster import Cluster as Cluster
     from clstr_testing._cluster import cluster as cluster
     from clstr_testing._contract import CONTRACT as CONTRACT
+    from clstr_testing._contract import DIRECTORY_CONTRACT as DIRECTORY_CONTRACT
+    from clstr_testing._directory_suite import DirectorySuite as DirectorySuite
     from clstr_testing._fault_direction import Direction as Direction
     from clstr_testing._fault_proxy import FaultProxy as FaultProxy
     from clstr_testing._leaks import LeakError as LeakError
@@ -51,7 +53,8 @@ _HOMES = {
     "_brokers": ("ServerNotFoundError",),
     "_check": ("Bench", "Check"),
     "_cluster": ("Cluster", "cluster"),
-    "_contract": ("CONTRACT",),
+    "_contract": ("CONTRACT", "DIRECTORY_CONTRACT"),
+    "_directory_suite": ("DirectorySuite",),
     "_fault_direction": ("Direction",),
     "_fault_proxy": ("FaultProxy",),
     "_leaks": ("LeakError", "no_leaks"),
@@ -81,11 +84,13 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "CONTRACT",
+    "DIRECTORY_CONTRACT",
     "ActorDriver",
     "Bench",
     "Check",
     "Cluster",
     "Direction",
+    "DirectorySuite",
     "Ended",
     "Executed",
     "FaultProxy",

@@ -13,9 +13,10 @@ from uuid import uuid4
 import pytest
 
 import clstr
-from clstr_testing._contract import CONTRACT
+from clstr_testing._contract import CONTRACT, DIRECTORY_CONTRACT
 
-S = TypeVar("S", bound="Bench")
+S = TypeVar("S", bound="Isolated")
+SENTENCES = {**CONTRACT, **DIRECTORY_CONTRACT}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,15 +37,15 @@ class Check:
     capability: str
 
 
-class Bench:
+class Isolated:
     """
-    What a check works with: peers of one isolated cluster.
+    What every check works with: a cluster of its own, and what it has opened there.
 
     Attributes:
-        url: Where the default `connect` connects to; ``{cluster}`` in it becomes a name that no other check has.
+        url: Where the default `Bench.connect` connects to; ``{cluster}`` in it becomes a name that no other check has.
         guard: Seconds after which a check is stuck.
         cluster: The name of this check's cluster, as it stands in the URL.
-        capabilities: The capabilities that the transport claims.
+        capabilities: The capabilities that what is under test claims.
     """
 
     url: Any = ""  # a string; a subclass may have a fixture of this name instead, which no other type allows
@@ -52,6 +53,23 @@ class Bench:
     capabilities: frozenset[str] = frozenset()
     _peers: AsyncExitStack
     cluster: str
+
+    async def _close_peers(self) -> None:
+        """Close what the check opened, within a guard of its own: a close that hangs must not hang the suite."""
+        async with asyncio.timeout(self.guard):
+            await self._peers.aclose()
+
+    def skip_unless_checkable(self, check: Check) -> None:
+        """Skip ``check`` if what is under test lacks what it needs: then it says nothing."""
+        for hook in sorted(check.needs):
+            if not hasattr(self, hook):
+                pytest.skip(f"not checked: there is no hook {hook!r}")
+        if check.capability and check.capability not in self.capabilities:
+            pytest.skip(f"not checked: the capability {check.capability!r} is not claimed")
+
+
+class Bench(Isolated):
+    """What a check of a transport works with: peers of one isolated cluster."""
 
     async def connect(self, **options: Any) -> clstr.Transport:
         """Open one more transport of this check's cluster; ``options`` are the names of `clstr.Limits`."""
@@ -63,31 +81,18 @@ class Bench:
         self._peers.push_async_callback(transport.aclose)
         return transport
 
-    async def _close_peers(self) -> None:
-        """Close what `peer` opened, within a guard of its own: a close that hangs must not hang the suite."""
-        async with asyncio.timeout(self.guard):
-            await self._peers.aclose()
-
-    def skip_unless_checkable(self, check: Check) -> None:
-        """Skip ``check`` if the transport under test lacks what it needs: then it says nothing."""
-        for hook in sorted(check.needs):
-            if not hasattr(self, hook):
-                pytest.skip(f"not checked: there is no hook {hook!r}")
-        if check.capability and check.capability not in self.capabilities:
-            pytest.skip(f"not checked: the capability {check.capability!r} is not claimed")
-
 
 def proves(
     *sentences: str, needs: frozenset[str] = frozenset(), capability: str = ""
 ) -> Callable[[Callable[[S], Awaitable[None]]], Callable[[S], Awaitable[None]]]:
     """
-    Make a method a check that proves ``sentences`` of the contract.
+    Make a method a check that proves ``sentences`` of a contract.
 
     Raises:
-        KeyError: A sentence is not in the contract.
+        KeyError: A sentence is in no contract.
     """
     for sentence in sentences:
-        CONTRACT[sentence]
+        SENTENCES[sentence]
 
     def decorate(method: Callable[[S], Awaitable[None]]) -> Callable[[S], Awaitable[None]]:
         @pytest.mark.asyncio
@@ -114,7 +119,7 @@ def proves(
     return decorate
 
 
-def checks_of(suite: type[Bench]) -> list[Check]:
+def checks_of(suite: type[Isolated]) -> list[Check]:
     """Return the checks of ``suite``, by name."""
     found = (getattr(getattr(suite, name), "check", None) for name in dir(suite))
     return [check for check in found if isinstance(check, Check)]

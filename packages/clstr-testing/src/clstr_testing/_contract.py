@@ -1,4 +1,4 @@
-"""The sentences of the transport contract, numbered: what the suite's checks prove."""
+"""The sentences of the contracts, numbered: what the suites' checks prove."""
 
 from __future__ import annotations
 
@@ -61,3 +61,33 @@ CONTRACT: dict[str, str] = {
     "T17.2": "failures, a full queue and moves of the shard reorder nothing but what they end",
 }
 """Each sentence by its number; the number before the dot is the contract's line in `clstr.abc`."""
+
+DIRECTORY_CONTRACT: dict[str, str] = {
+    "D1.1": "of several swaps of one version exactly one succeeds",
+    "D1.2": "a swap that conflicts changes nothing, and its error holds the record that is there",
+    "D1.3": "a read shows every swap that was acknowledged before it began",
+    "D1.4": "a swap to None deletes the key, which can be created again",
+    "D1.5": "several swaps are each on their own, and their outcomes come in order",
+    "D2.1": "orders grow with every change within a history",
+    "D2.2": "a version never names another value",
+    "D2.3": "acknowledged swaps that the store knows to have lost change its history",
+    "D3.1": "the watch brings the last value of every key that changes",
+    "D3.2": "the changes of a key come in order",
+    "D3.3": "what an outage swallowed is brought, or a gap is admitted",
+    "D3.4": "the watch goes on after an outage",
+    "D4.1": "an unknown outcome is maybe_applied=True",
+    "D4.2": "while the store is away calls fail, and the sink hears of the outage and of the return",
+    "D4.3": "what is maybe_applied=False is never applied",
+    "D5.1": "a swap whose answer is lost is not repeated",
+    "D6.1": "nothing can be swapped before the record of the cluster is created",
+    "D6.2": "of several that create it one does, and all see one history from then on",
+    "D6.3": "a swap that names another history changes nothing, and its error names the one that is",
+    "D6.4": "a store that was wiped makes no swap of the history that it lost",
+    "D7.1": "every key and value within the bounds is carried",
+    "D7.2": "a read brings thousands of records",
+    "D8.1": "aclose is idempotent, and calls after it fail with maybe_applied=False",
+    "D8.2": "the sink hears nothing after aclose",
+    "D8.3": "no task, thread, timer or descriptor is left after aclose, and what was in flight has ended",
+    "D8.4": "a directory that was never open can be closed",
+}
+"""Each sentence by its number; the number before the dot is the contract's line at `clstr.spi.Directory`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import pytest
 
 from clstr_testing._check import Check
 from clstr_testing._contract import CONTRACT
+from clstr_testing._directory_suite import DirectorySuite
 from clstr_testing._suite import TransportSuite
 
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
@@ -34,13 +35,16 @@ class Result:
 
 
 def run_suite(
-    suite: type[TransportSuite], *, loop_factory: LoopFactory | None = None, only: Iterable[str] | None = None
+    suite: type[TransportSuite | DirectorySuite],
+    *,
+    loop_factory: LoopFactory | None = None,
+    only: Iterable[str] | None = None,
 ) -> Iterator[Result]:
     """
     Run the checks of ``suite``, each on a new event loop, and yield their results.
 
     Args:
-        suite: A subclass that says where to connect to.
+        suite: A subclass of one of the suites that says where to connect to.
         loop_factory: Makes the loops; by default asyncio does.
         only: The names of the checks to run; by default all.
 
@@ -68,7 +72,7 @@ def _as_expected(result: Result, expected: str | None) -> Result:
     return Result(check=result.check, status="failed", reason=f"it passed, but was expected to fail: {expected}")
 
 
-def _run(bench: TransportSuite, check: Check, loop_factory: LoopFactory | None) -> Result:
+def _run(bench: TransportSuite | DirectorySuite, check: Check, loop_factory: LoopFactory | None) -> Result:
     method = getattr(bench, check.name)
     try:
         with asyncio.Runner(loop_factory=loop_factory) as runner:
@@ -109,13 +113,17 @@ def _where(error: BaseException) -> str:
     return f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})"
 
 
-def sentences(results: Iterable[Result]) -> dict[str, str]:
+def sentences(results: Iterable[Result], contract: Mapping[str, str] = CONTRACT) -> dict[str, str]:
     """
     Return the status of every sentence of the contract, by its number.
 
     A sentence has failed if one of its checks has, and is not checked unless one of its checks has passed.
+
+    Args:
+        results: What came of the checks of one suite.
+        contract: `CONTRACT`, or `DIRECTORY_CONTRACT` for those of a `DirectorySuite`.
     """
-    statuses: dict[str, set[str]] = {number: set() for number in CONTRACT}
+    statuses: dict[str, set[str]] = {number: set() for number in contract}
     for result in results:
         for number in result.check.proves:
             statuses[number].add(result.status)

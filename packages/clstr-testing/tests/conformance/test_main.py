@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from clstr_testing import CONTRACT, TransportSuite
+from clstr_testing import CONTRACT, DIRECTORY_CONTRACT, TransportSuite
 from clstr_testing.__main__ import main
 
 NEED_HOOKS = sum(bool(check.needs) for check in TransportSuite.checks())
@@ -89,3 +89,41 @@ def test_an_unknown_line_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["loopback://{cluster}", "--only", "T99"])
     assert "no check proves T99" in capsys.readouterr().err
+
+
+def test_a_directory_that_keeps_the_contract_exits_with_0(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--directory", "memory://"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for number, sentence in DIRECTORY_CONTRACT.items():
+        assert f"{number:6} passed       {sentence}" in lines
+    assert any(line.endswith(" checks passed, 0 failed, 0 not checked") for line in lines)
+
+
+def test_a_suite_of_directories_is_named_by_its_module_and_class(capsys: pytest.CaptureFixture[str]) -> None:
+    """One that says nothing of how to connect fails."""
+    assert main(["--directory", "clstr_testing:DirectorySuite", "--only", "D8.4", "--json"]) == 1
+    [result] = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert result["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        (
+            "clstr_testing:TransportSuite",
+            "'clstr_testing:TransportSuite' is no subclass of clstr_testing.DirectorySuite",
+        ),
+        ("clstr_testing:Nothing", "cannot import 'clstr_testing:Nothing'"),
+        ("nats://127.0.0.1", "cannot import 'nats://127.0.0.1'"),
+    ],
+)
+def test_what_is_no_suite_of_directories_is_refused(url: str, error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--directory", url])
+    assert error in capsys.readouterr().err
+
+
+def test_a_line_that_no_check_of_directories_proves_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--directory", "memory://", "--only", "T1"])
+    assert "no check proves T1: lines are D1 to D8, sentences D1.1 and so on" in capsys.readouterr().err

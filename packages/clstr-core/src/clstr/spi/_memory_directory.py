@@ -29,17 +29,19 @@ class MemoryRecords:
     """
     The store that the memory directories of one cluster share. It belongs to one event loop.
 
-    It can fail as real stores do: `cut` and `restore`, `wipe`, `roll_back`.
+    It can fail as real stores do: `cut` and `restore`, `loses_answers`, `wipe`, `roll_back`.
 
     Args:
         new_id: Makes the random part of a history's name.
 
     Attributes:
         is_cut: Whether nobody reaches it.
+        loses_answers: Whether it makes swaps that nobody gets the answer to.
     """
 
     def __init__(self, *, new_id: Callable[[], str] = _new_id) -> None:
         self.is_cut: bool = False
+        self.loses_answers: bool = False
         self._new_id = new_id
         self._values: dict[str, tuple[int, bytes]] = {}
         self._order = 0
@@ -176,11 +178,15 @@ class MemoryDirectory(Directory):
         Change one record.
 
         Raises:
-            DirectoryUnavailableError: The records are cut, or this directory is closed; nothing was changed.
+            DirectoryUnavailableError: The records are cut, or this directory is closed, and nothing was changed; or the
+                answer was lost.
             SwapConflictError: It has another version.
         """
         self._check()
-        return self._records.swap(swap)
+        version = self._records.swap(swap)
+        if self._records.loses_answers:
+            raise DirectoryUnavailableError("the answer was lost", maybe_applied=True)
+        return version
 
     async def aclose(self) -> None:
         """Watch no more."""
