@@ -45,7 +45,7 @@ def shard_for_key(key: str, num_shards: int, seed: str = "") -> int:
 
 @lru_cache(maxsize=MAX_REMEMBERED_KEYS)  # client and node hash each message's key, and keys in use come again soon
 def _digest(key: str, seed: str) -> int:
-    hasher = _seeded(seed).copy()
+    hasher = seeded_hasher(seed).copy()
     try:
         hasher.update(key.encode())
     except UnicodeEncodeError as error:
@@ -272,7 +272,7 @@ def _unencodable(error: UnicodeEncodeError) -> ValueError:
 
 
 @lru_cache(maxsize=128)  # a process has one seed, or one per cluster that it talks to
-def _seeded(seed: str) -> blake2b:
+def seeded_hasher(seed: str) -> blake2b:
     """Return a hasher that has read ``seed``, to be copied, which costs half of what making one does."""
     if has_control_characters(seed):
         raise ValueError(f"seed {seed!r} holds control characters or lone surrogates: use printable text")
@@ -286,7 +286,7 @@ class _Weights:
         _check_text("seed", seed)
         self._nodes = nodes
         self._encoded = [node.encode() for node in nodes]
-        self._seeded = _seeded(seed)
+        self._seeded = seeded_hasher(seed)
 
     def best(self, shard: int) -> _Claim:
         """Return the best claim to ``shard``; of equal ones the first node's, as Go does."""
