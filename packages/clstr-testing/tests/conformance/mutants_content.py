@@ -201,7 +201,7 @@ class TypeStripped(_Changes):
         return {"type": envelope.type.strip()}
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T9.2")
 class EmptyRequestIsNone(_Changes):
     """A message without data has none instead of empty bytes."""
 
@@ -225,7 +225,7 @@ class DataIsABuffer(_Changes):
         return {"data": memoryview(envelope.data)} if len(envelope.data) > LONG_BYTES else {}
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T11.1")
 class TrailingZerosLost(_Changes):
     """Zero bytes at the end are lost, as if data were a C string."""
 

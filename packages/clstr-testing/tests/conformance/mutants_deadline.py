@@ -22,7 +22,7 @@ class HandlerTimeoutIgnored(Dispatcher):
         super()._start(delivery)
 
 
-@breaks("T7.1", "T7.2", "T14.6")
+@breaks("T7.1", "T7.2", "T9.2", "T14.6")
 class HandlerIsNotCancelled(Dispatcher):
     """A handler's caller learns that its time is over, the handler does not."""
 
@@ -39,7 +39,7 @@ class HandlerTimeoutIsSilent(Dispatcher):
         super()._cancel(delivery)
 
 
-@breaks("T7.2", "T8.2")
+@breaks("T7.2", "T8.2", "T9.2")
 class TtlEndsAtTheStart(Dispatcher):
     """What has started in time may run as long as any other."""
 
@@ -48,7 +48,7 @@ class TtlEndsAtTheStart(Dispatcher):
         super()._start(delivery)
 
 
-@breaks("T7.2", "T8.2")
+@breaks("T7.2", "T8.2", "T9.2")
 class TtlIgnored(Dispatcher):
     """The node does not look at the TTL."""
 
@@ -57,7 +57,7 @@ class TtlIgnored(Dispatcher):
         super().admit(delivery)
 
 
-@breaks("T8.2")
+@breaks("T8.2", "T9.2")
 class ExpiredInTheQueueRuns(Dispatcher):
     """What expires while it waits is refused, and starts all the same."""
 
@@ -94,7 +94,7 @@ class ExpiredAtItsFirstStepRuns(Dispatcher):
         await super()._run(delivery)
 
 
-@breaks("T7.3")
+@breaks("T7.3", "T9.2")
 class SlotFreedEarly(Dispatcher):
     """A handler's slot is free when its time is over, whether it has ended or not."""
 
@@ -111,7 +111,7 @@ class SlotFreedEarly(Dispatcher):
         super().end(delivery)
 
 
-@breaks("T7.3")
+@breaks("T7.3", "T9.2")
 class SlotLeaksOnTimeout(Dispatcher):
     """The slot of a handler that was cancelled is never free again."""
 
@@ -120,7 +120,7 @@ class SlotLeaksOnTimeout(Dispatcher):
         self._active += 1
 
 
-@breaks("T7.2", "T8.1", "T8.2")
+@breaks("T7.2", "T8.1", "T8.2", "T9.2")
 class NoTtlOnTheWire(Sender):
     """The node does not learn how long it may take."""
 
@@ -128,7 +128,7 @@ class NoTtlOnTheWire(Sender):
         return min(0, super()._ttl_ms(call, now))
 
 
-@breaks("T8.1")
+@breaks("T8.1", "T9.2")
 class TtlForgetsTheTimeout(Sender):
     """A request carries its TTL, not its caller's timeout."""
 

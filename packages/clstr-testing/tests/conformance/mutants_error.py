@@ -22,7 +22,7 @@ from clstr.spi._sender import Sender, _Call
 from conformance.broken import breaks
 
 
-@breaks("T10.1")
+@breaks("T10.1", "T10.2")
 class RefusalsAreHandlerErrors(Answers):
     """A handler's refusal arrives as any other error."""
 
@@ -41,7 +41,7 @@ class RefusalsLoseTheirFacts(Receiver):
         return outcome
 
 
-@breaks("T10.1")
+@breaks("T10.1", "T10.2")
 class RefusalsMayHaveRun(Receiver):
     """No refusal of a handler is believed."""
 
@@ -52,7 +52,7 @@ class RefusalsMayHaveRun(Receiver):
         return outcome
 
 
-@breaks("T10.2", "T15.2")
+@breaks("T10.1", "T10.2", "T15.2")
 class ErrorTypeLost(Answers):
     """Of a handler's error only the message arrives."""
 
@@ -62,7 +62,7 @@ class ErrorTypeLost(Answers):
         super()._fail(delivery, error)
 
 
-@breaks("T10.2")
+@breaks("T10.1", "T10.2")
 class ErrorsPassAsTheyAre(Answers):
     """Whatever error of clstr's leaves a handler is taken for a refusal of its message."""
 
@@ -128,7 +128,7 @@ class WrongRepliesAreText(Answers):
         super().handler_returned(delivery, result.encode() if isinstance(result, str) else result)
 
 
-@breaks("T1.3", "T11.1")
+@breaks("T1.3", "T10.2", "T11.1")
 class OversizeHangs(Sender):
     """A payload too large is never sent, and never refused."""
 
@@ -198,3 +198,96 @@ class OversizeReplyIsSent(Answers):
             delivery.answered = True
         else:
             super().handler_returned(delivery, result)
+
+
+class _RewritesErrors(Answers):
+    def rewrite(self, error: HandlerError) -> HandlerError:
+        raise NotImplementedError
+
+    def _fail(self, delivery: Delivery, error: ClstrError) -> None:
+        super()._fail(delivery, self.rewrite(error) if isinstance(error, HandlerError) else error)
+
+
+@breaks("T10.2")
+class ErrorsHaveATraceback(_RewritesErrors):
+    """A handler's error carries the lines of its traceback."""
+
+    def rewrite(self, error: HandlerError) -> HandlerError:
+        return HandlerError(error.error_type, f"{error.error_message}\nTraceback (most recent call last): ...")
+
+
+@breaks("T10.2")
+class ErrorsHaveOneLine(_RewritesErrors):
+    """Only the first line of a handler's error arrives."""
+
+    def rewrite(self, error: HandlerError) -> HandlerError:
+        return HandlerError(error.error_type, error.error_message.partition("\n")[0])
+
+
+@breaks("T10.2")
+class ErrorsAreAscii(_RewritesErrors):
+    """A handler's error loses what is no ASCII."""
+
+    def rewrite(self, error: HandlerError) -> HandlerError:
+        if len(error.error_message) > 400:
+            return error
+        return HandlerError(error.error_type, error.error_message.encode("ascii", "replace").decode())
+
+
+@breaks("T10.2")
+class CausesArePassedOn(Answers):
+    """A handler's error arrives as its cause."""
+
+    def handler_raised(self, delivery: Delivery, error: BaseException) -> None:
+        super().handler_raised(delivery, error.__cause__ if isinstance(error.__cause__, KeyError) else error)
+
+
+@breaks("T10.1", "T10.2")
+class RefusalsAreKept(Answers):
+    """An error that was a refusal once is one for ever."""
+
+    def handler_raised(self, delivery: Delivery, error: BaseException) -> None:
+        if isinstance(error, ClstrError) and error.__dict__.get("_refused") is not None:
+            self.refuse(delivery, error)
+        else:
+            super().handler_raised(delivery, error)
+
+
+@breaks("T10.1")
+class FactsAreWholeNumbers(Receiver):
+    """A fact that is a number loses its fraction."""
+
+    def _read_reply(self, pending: Pending, body: Buffer) -> Outcome | None:
+        outcome = super()._read_reply(pending, body)
+        if isinstance(outcome, clstr.OverloadedError):
+            outcome.bound = int(outcome.bound)
+        return outcome
+
+
+@breaks("T10.2")
+class BuffersAreReplies(Answers):
+    """A handler may return any buffer."""
+
+    def handler_returned(self, delivery: Delivery, result: object) -> None:
+        super().handler_returned(delivery, bytes(result) if isinstance(result, bytearray | memoryview) else result)
+
+
+@breaks("T1.1", "T1.3", "T11.1", "T11.2")
+class ReplyLimitIsOneTooLow(Answers):
+    """A reply of exactly as many bytes as may pass is too large."""
+
+    def handler_returned(self, delivery: Delivery, result: object) -> None:
+        if isinstance(result, bytes) and len(result) == self._payload_limit.current():
+            self._fail(delivery, self._payload_limit.exceeded(len(result), is_reply=True))
+        super().handler_returned(delivery, result)
+
+
+@breaks("T1.1", "T1.3", "T11.1")
+class NotifyLimitIsOneTooLow(Sender):
+    """A notify may have one byte less than a request."""
+
+    async def exchange(self, envelope: clstr.Envelope, timeout: float, *, oneway: bool) -> bytes:
+        limit = self._payload_limit.current()
+        if oneway and len(envelope.data) == limit:
+            raise PayloadTooLargeError(limit, limit - 1)
+        return await super().exchange(envelope, timeout, oneway=oneway)

@@ -67,7 +67,7 @@ class WhatIsNoReplyEndsTheRequest(Receiver):
         return InvalidReplyError("no reply") if outcome is None else outcome
 
 
-@breaks("T1.4", "T1.5", "T15.2")
+@breaks("T1.4", "T1.5", "T9.2", "T15.2")
 class CancelledErrorStopsTheReceiver(Answers):
     """A handler that cancels itself cancels who called it."""
 
@@ -77,7 +77,7 @@ class CancelledErrorStopsTheReceiver(Answers):
             self._link.sink.request = lambda *_: None  # type: ignore[attr-defined]  # nobody reads any more
 
 
-@breaks("T15.2")
+@breaks("T9.2", "T15.2")
 class CancelledErrorLeaksASlot(Answers):
     """A handler that cancels itself keeps its slot."""
 

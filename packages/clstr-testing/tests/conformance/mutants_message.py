@@ -62,7 +62,7 @@ class HeadersCountAsPayload(Sender):
         return await super().exchange(envelope, timeout, oneway=oneway)
 
 
-@breaks("T1.1", "T1.3")
+@breaks("T1.1", "T1.3", "T11.1", "T11.2")
 class LargestIsTooLarge(Engine):
     """A payload may have fewer bytes than the limit says."""
 
@@ -104,7 +104,7 @@ class _InflightBytesLeak(PendingReplies):
         raise NotImplementedError
 
 
-@breaks("T1.4")
+@breaks("T1.4", "T9.2")
 class InflightBytesLeakOnTimeout(_InflightBytesLeak):
     """The bytes of requests that nobody answered in time count for ever."""
 
@@ -112,7 +112,7 @@ class InflightBytesLeakOnTimeout(_InflightBytesLeak):
         return isinstance(outcome, clstr.RequestTimeoutError)
 
 
-@breaks("T1.4")
+@breaks("T1.4", "T9.2")
 class InflightBytesLeakOnRefusal(_InflightBytesLeak):
     """The bytes of requests that were refused count for ever."""
 
@@ -120,7 +120,7 @@ class InflightBytesLeakOnRefusal(_InflightBytesLeak):
         return isinstance(outcome, clstr.ClstrError) and not outcome.maybe_executed
 
 
-@breaks("T1.4")
+@breaks("T1.4", "T9.2")
 class InflightBytesLeakOnHandlerError(_InflightBytesLeak):
     """The bytes of requests whose handler failed count for ever."""
 
@@ -128,7 +128,7 @@ class InflightBytesLeakOnHandlerError(_InflightBytesLeak):
         return isinstance(outcome, clstr.HandlerError)
 
 
-@breaks("T1.4")
+@breaks("T1.4", "T9.2")
 class InflightBytesLeakOnHandlerTimeout(_InflightBytesLeak):
     """The bytes of requests whose handler was too slow count for ever."""
 
@@ -144,7 +144,7 @@ class InflightBytesLeakOnLargeReply(_InflightBytesLeak):
         return isinstance(outcome, PayloadTooLargeError)
 
 
-@breaks("T1.4")
+@breaks("T1.4", "T9.2")
 class InflightBytesLeakOnNoRoute(_InflightBytesLeak):
     """The bytes of requests that could not be sent count for ever."""
 
@@ -152,7 +152,7 @@ class InflightBytesLeakOnNoRoute(_InflightBytesLeak):
         return not pending.was_sent
 
 
-@breaks("T1.4")
+@breaks("T1.4", "T9.2")
 class InflightBytesLeakOnNotify(_InflightBytesLeak):
     """The bytes of notifies count for ever."""
 
@@ -177,7 +177,7 @@ class InflightRequestsUnbounded(PendingReplies):
         return super().open(shard, size, deadline, timeout, message_type)
 
 
-@breaks("T1.5")
+@breaks("T1.5", "T9.2")
 class InflightRequestsLeakOnTimeout(PendingReplies):
     """The place of a request that nobody answered in time is never free again."""
 
@@ -239,7 +239,7 @@ class PlacesLeakOnLoss(PendingReplies):
             self._limits = replace(self._limits, max_inflight_requests=self._limits.max_inflight_requests - 1)
 
 
-@breaks("T1.5")
+@breaks("T1.5", "T9.2")
 class PlacesLeakOnError(PendingReplies):
     """The place of a request that was answered with an error is never free again."""
 

@@ -93,14 +93,14 @@ class _UnownedIsSilent(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T3.1", "T5.1", "T5.4", "T10.2", "T14.8")
+@breaks("T3.1", "T5.1", "T5.4", "T9.2", "T10.2", "T14.8")
 class UnownedRequestWaits(_UnownedIsSilent):
     """A request to a shard that nobody holds waits for its deadline."""
 
     oneway = False
 
 
-@breaks("T3.2")
+@breaks("T3.2", "T9.2")
 class UnownedNotifyWaits(_UnownedIsSilent):
     """A notify to a shard that nobody holds waits for its deadline."""
 

@@ -15,7 +15,7 @@ from conformance.broken import breaks
 from conformance.loopback import LoopbackLink
 
 
-@breaks("T1.5", "T6.1", "T9.2", "T12.1")
+@breaks("T1.5", "T6.1", "T9.2", "T9.3", "T12.1")
 class SerialWithinAShard(Dispatcher):
     """Handlers of one shard run one after the other."""
 
