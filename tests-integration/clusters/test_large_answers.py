@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 
 import clstr
 from clstr import Envelope
-from clstr_testing import Server, nats_server, valkey_server
+from clusters.urls import cluster_url
 
 ANSWER = b"x" * (683 * 1024)
 NODES, REQUESTS = 4, 120
@@ -20,16 +20,17 @@ async def answer(_: Envelope) -> bytes:
     return ANSWER
 
 
-@pytest.mark.parametrize("codec", ["msgpack", "json"])
-@pytest.mark.parametrize("start", [nats_server, valkey_server], ids=["nats", "redis"])
-async def test_one_client_gets_every_answer(
-    start: Callable[[], AbstractAsyncContextManager[Server]], codec: str
-) -> None:
+@pytest.mark.parametrize(
+    ("transport", "options"),
+    [("nats", {}), ("nats", {"codec": "json"}), ("redis", {}), ("redis", {"codec": "json"}), ("zmq", {})],
+    ids=["nats", "nats, json", "redis", "redis, json", "zmq"],
+)
+async def test_one_client_gets_every_answer(transport: str, options: dict[str, Any]) -> None:
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(start())
+        url = await stack.enter_async_context(cluster_url(transport))
         for shard in range(NODES):
-            node = await stack.enter_async_context(clstr.connect(server.url))
+            node = await stack.enter_async_context(clstr.connect(url))
             await node.subscribe([shard], answer)
-        client = await stack.enter_async_context(clstr.connect(f"{server.url}?codec={codec}"))
+        client = await stack.enter_async_context(clstr.connect(url, **options))
         asked = [client.request(Envelope(shard=number % NODES, type="Get"), timeout=60) for number in range(REQUESTS)]
         assert {len(each) for each in await asyncio.gather(*asked)} == {len(ANSWER)}

@@ -536,6 +536,21 @@ async def test_an_error_fits_whatever_the_server_carries(connect: Connect) -> No
                 await client.request(message(1), timeout=30)
 
 
+async def test_the_payload_limit_is_that_of_the_server_that_came_back(connect: Connect) -> None:
+    async with nats_server(config="max_payload: 100000") as server:
+        node, client = await connect(server.port), await connect(server.port)
+        await node.subscribe([1], echo)
+        for maximum in (20_000, 200_000):
+            (server.log.parent / "config").write_text(f"max_payload: {maximum}", encoding="utf-8")
+            await server.restart()
+            assert await eventually(lambda: client.request(message(1, b"x"))) == b"x"
+            largest = client.max_payload_bytes
+            assert maximum // 2 < largest < maximum
+            assert len(await client.request(message(1, bytes(largest)), timeout=30)) == largest
+            with pytest.raises(PayloadTooLargeError, match=f"{largest}"):
+                await client.request(message(1, bytes(largest + 1)))
+
+
 @pytest.mark.parametrize("headers", [0, 50])
 async def test_the_largest_reply_passes_and_one_byte_more_does_not(connect: Connect, headers: int) -> None:
     async def of_size(envelope: Envelope) -> bytes:

@@ -112,6 +112,17 @@ async def test_a_send_that_takes_the_wake_up_away_is_followed_by_a_look(pair: Pa
     assert pair.counters.missed_wakeups == 0
 
 
+async def test_a_socket_that_sends_nothing_any_more_is_an_end_and_said(
+    pair: Pair, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sends run in callbacks of the loop: what they raise beside `GoneError` would reach nobody."""
+    wire = pair.wires[0]
+    wire.close()
+    with pytest.raises(GoneError):
+        wire.send(b"late")
+    assert "a socket of ZeroMQ sends nothing any more" in caplog.text
+
+
 class Forgetful(Wire):
     """Does not look after it has sent."""
 

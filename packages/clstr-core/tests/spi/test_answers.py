@@ -414,6 +414,30 @@ async def test_an_answer_that_the_link_does_not_take_is_sent_when_it_does(engine
     assert engine.answer_budget.total_bytes == 0
 
 
+async def test_a_destination_that_takes_nothing_is_asked_once_and_keeps_back_nobody_else(
+    open_engine: OpenEngine, link: FakeLink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link, "destination", lambda to: str(to).split()[0])
+    engine = await open_engine()
+    offered: list[object] = []
+
+    def take_all_but_slow(to: object, _: bytes) -> bool:
+        offered.append(to)
+        return str(to).startswith("quick")
+
+    link.can_reply = False
+    await engine.subscribe([1], echo)
+    for number in range(50):
+        link.deliver(f"slow {number}")
+        link.deliver(f"quick {number}")
+    await ticks()
+    monkeypatch.setattr(link, "reply", take_all_but_slow)
+    link.sink.writable()
+    assert offered[:1] == ["slow 0"]
+    assert offered[1:] == [f"quick {number}" for number in range(50)]
+    assert len(engine.answers.unsent) == 50
+
+
 async def test_an_answer_that_the_link_never_takes_is_dropped_at_its_deadline_and_counted(
     open_engine: OpenEngine, link: FakeLink, clock: VirtualLoop
 ) -> None:

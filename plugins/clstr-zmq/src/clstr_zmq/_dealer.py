@@ -9,7 +9,7 @@ from typing import Protocol
 import zmq
 from zmq.utils.monitor import parse_monitor_message
 
-from clstr_zmq._wire import Wire
+from clstr_zmq._wire import GoneError, Wire
 
 _ENDED = {
     zmq.Event.CLOSED: "nobody listens there",
@@ -82,7 +82,10 @@ class Dealer:
 
     def send(self, message: bytes) -> bool:
         """Send; ``False`` if there is no connection, or no room."""
-        return self._wire.send(message)
+        try:
+            return self._wire.send(message)
+        except GoneError:
+            return False
 
     def look(self) -> None:
         """Learn now what has become of the connection."""

@@ -73,22 +73,30 @@ class Wire:
         Pieces that were sent before there was no room do no harm: the receiver waits for the whole message.
 
         Raises:
-            GoneError: The first frame names a connection that is closed.
+            GoneError: The first frame names a connection that is closed, or the socket sends nothing any more.
         """
         self._check_thread()
         try:
             for piece in split(frames[-1]):
                 self._socket.send_multipart((*frames[:-1], piece), zmq.DONTWAIT)
-        except zmq.Again:
-            return False
         except zmq.ZMQError as error:
+            if error.errno not in {
+                zmq.EAGAIN,
+                zmq.EHOSTUNREACH,
+            }:  # it runs in a callback of the loop: nobody would know
+                self._logger.warning("a socket of ZeroMQ sends nothing any more: %s", error)
+                raise GoneError from error
+            self._read_if_any()
             if error.errno == zmq.EHOSTUNREACH:
                 raise GoneError from None
-            raise
-        finally:
-            if self._is_readable():
-                self._read_soon()
+            return False
+        self._read_if_any()
         return True
+
+    def _read_if_any(self) -> None:
+        """Sending may have taken the one wake-up for what has arrived."""
+        if self._is_readable():
+            self._read_soon()
 
     def close(self, linger: int = 0) -> None:
         """Close the socket; what was not sent then has ``linger`` milliseconds."""

@@ -50,11 +50,11 @@ class UnsentAnswers:
         self._deadlines = deadlines
         self._budget = budget
         self._dropped = dropped
-        self._kept: dict[_Unsent, None] = {}
+        self._kept: dict[Hashable, dict[_Unsent, None]] = {}  # by destination, the oldest first
         self._is_closed = False
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return sum(map(len, self._kept.values()))
 
     def keep(self, to: object, body: bytes, deadline: float) -> None:
         """Keep an answer that `Link.reply` did not take, until ``deadline`` in loop time."""
@@ -62,21 +62,26 @@ class UnsentAnswers:
             self._dropped(1)
             return
         unsent = _Unsent(self, to, body, self._destination_of(to))
-        self._kept[unsent] = None
+        self._kept.setdefault(unsent.destination, {})[unsent] = None
         unsent.tick = self._deadlines.add(deadline, unsent)
         self._budget.add(unsent.destination, len(body))
 
     def retry(self) -> None:
-        """Offer them to the link again, the oldest first."""
-        for unsent in list(self._kept):
-            if unsent in self._kept and self._offer(unsent.to, unsent.body):
-                self._forget(unsent)
+        """Offer them to the link again, the oldest of each destination first, until it takes no more for that one."""
+        for destination in list(self._kept):
+            while kept := self._kept.get(destination):
+                unsent = next(iter(kept))
+                if not self._offer(unsent.to, unsent.body):
+                    break
+                if unsent in kept:
+                    self._forget(unsent)
 
     def close(self) -> None:
         """Give up what is left, and keep nothing more."""
         self._is_closed = True
-        for unsent in list(self._kept):
-            self.give_up(unsent)
+        for kept in list(self._kept.values()):
+            for unsent in list(kept):
+                self.give_up(unsent)
 
     def give_up(self, unsent: _Unsent) -> None:
         """Drop an answer, and count it."""
@@ -84,6 +89,9 @@ class UnsentAnswers:
         self._dropped(1)
 
     def _forget(self, unsent: _Unsent) -> None:
-        del self._kept[unsent]
+        kept = self._kept[unsent.destination]
+        del kept[unsent]
+        if not kept:
+            del self._kept[unsent.destination]
         self._deadlines.discard(unsent.tick, unsent)
         self._budget.remove(unsent.destination, len(unsent.body))
