@@ -57,7 +57,7 @@ def seeds() -> Iterator[bytes]:
     yield b'{"id":"12345678-1234-5678-1234-567812345678","at":"2020-01-01T00:00:00Z","lines":{"a":[[1,2.5],[3,null]]}}'
     yield b"".join(Frame(kind, 1, 7, b"{}").encode() for kind in Kind)
     yield from _zmq_scripts()
-    yield f"# peers\nnode {Z85}\n".encode()
+    yield f"# peers\nnode a {Z85}\n".encode()
     yield f'curve\n    public-key = "{Z85}"\n    secret-key = "{Z85}"\n'.encode()
     yield from (url.encode() for url in URLS)
     yield from FOUND

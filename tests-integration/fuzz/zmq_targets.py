@@ -10,8 +10,10 @@ import zmq
 from zmq.utils import z85
 
 from clstr.spi import RateLimitedLog
-from clstr_zmq._curve import DOMAIN, Curve, Security, read_peers
+from clstr_zmq._counters import Counters
+from clstr_zmq._curve import DOMAIN, Curve, Security
 from clstr_zmq._key_files import read_key_file
+from clstr_zmq._peers_file import Listed, Role, read_peers
 from clstr_zmq._protocol import Answer, Request, decode, encode, encode_answer, encode_request
 from fuzz.folder import folder
 from fuzz.zmq_peer import BAD_PLACE, LOGGER, STRANGERS, Frame, Peer, hello, run
@@ -68,9 +70,9 @@ def zmq_outbox(data: bytes) -> None:
 def _security() -> tuple[Security, bytes]:
     public, secret = (key.decode() for key in zmq.curve_keypair())
     peers = folder() / "peers"
-    peers.write_text(f"good {public}\n")
-    curve = Curve(name="home", public_key=public, secret_key=secret, peers_file=peers)
-    security = Security(curve, "home", LOGGER)
+    peers.write_text(f"node good {public}\n")
+    curve = Curve(owner=Listed(Role.NODE, "home"), public_key=public, secret_key=secret, peers_file=peers)
+    security = Security(curve, "home", counters=Counters(), logger=LOGGER)
     security._log = RateLimitedLog(LOGGER, clock=lambda: 0.0)  # no loop runs
     return security, z85.decode(public)
 
@@ -85,8 +87,8 @@ def zmq_zap(data: bytes) -> None:
     for question in questions:
         is_good = len(question) == len(good) and all(question[at] == good[at] for at in JUDGED)
         for answer in _answers(security, question):
-            assert answer == ((b"200", b"good") if is_good else (b"400", b""))
-    assert _answers(security, good) == [(b"200", b"good")]
+            assert answer == ((b"200", b"node:good") if is_good else (b"400", b""))
+    assert _answers(security, good) == [(b"200", b"node:good")]
 
 
 def _answers(security: Security, question: list[bytes]) -> list[tuple[bytes, bytes]]:

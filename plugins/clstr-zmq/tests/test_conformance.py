@@ -17,6 +17,7 @@ from clstr.spi import pack
 from clstr_testing import FaultProxy, TransportSuite
 from clstr_zmq.__main__ import make_key
 from clstr_zmq._key_files import read_key_file
+from clstr_zmq._peers_file import Role
 from clstr_zmq._protocol import Hello, encode, encode_request
 
 
@@ -68,7 +69,7 @@ class TestZmqOverTcpWithCurve(TestZmqOverTcp):
     @pytest.fixture(autouse=True)
     def _make_keys(self, tmp_path: Path) -> None:
         key, peers = tmp_path / "node.key", tmp_path / "peers"
-        peers.write_text(make_key("node", key))
+        peers.write_text(make_key(Role.NODE, "node", key))
         self.security = {"curve_key": key, "curve_peers": peers}
 
     async def inject(self, shard: int, body: bytes) -> None:
@@ -108,14 +109,14 @@ class TestZmqOverIpcWithCurve(TestZmqOverIpc):
     @pytest.fixture(autouse=True)
     def _make_keys(self, tmp_path: Path) -> None:
         key, peers = tmp_path / "node.key", tmp_path / "peers"
-        peers.write_text(make_key("node", key))
+        peers.write_text(make_key(Role.NODE, "node", key))
         public, secret = read_key_file(key)
         self.security, self.keys = {"curve_key": key, "curve_peers": peers}, (public.encode(), secret.encode())
 
 
 def say(endpoint: str, shard: int, body: bytes, keys: tuple[bytes, bytes] | None = None) -> None:
     """Say hello to an inbox, and send it a message; return when both are out."""
-    hello = Hello(cluster="clstr", peer_id="node.injector", epoch=1, inbox=None, max_bytes=2**20)
+    hello = Hello(cluster="clstr", peer_id="node:injector", epoch=1, inbox=None, max_bytes=2**20)
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         if keys is not None:
             dealer.curve_serverkey = dealer.curve_publickey = keys[0]

@@ -69,7 +69,7 @@ class Host:
     def places(self) -> list[Place]:
         return []
 
-    def check_name(self, user: str, peer_id: str) -> str:
+    def check_guest(self, user: str, hello: Hello) -> str:
         return ""
 
     def visited(self, hello: Hello) -> None:

@@ -13,6 +13,7 @@ from clstr.plugins import TransportURL
 from clstr_zmq.__main__ import make_key
 from clstr_zmq._directory import Seed
 from clstr_zmq._options import Bind, Options
+from clstr_zmq._peers_file import Role
 
 
 def options(url: str, **extra: Any) -> Options:
@@ -113,17 +114,35 @@ def test_a_heartbeat_keyword_out_of_bounds_is_refused() -> None:
 
 def test_our_own_key_must_be_on_the_list(tmp_path: Path) -> None:
     key, peers = tmp_path / "key", tmp_path / "peers"
-    make_key("node", key)
+    make_key(Role.NODE, "node", key)
     peers.write_text("")
     with pytest.raises(ValueError, match="our own public key is not in curve_peers"):
         options("zmq://127.0.0.1", curve_key=key, curve_peers=peers)
 
 
+def test_a_client_has_no_inbox_and_says_whose_key_the_seeds_have(tmp_path: Path) -> None:
+    key, peers = tmp_path / "key", tmp_path / "peers"
+    peers.write_text(make_key(Role.CLIENT, "web", key))
+    curve = {"curve_key": key, "curve_peers": peers}
+    with pytest.raises(ValueError, match=r"'web' is a client's in curve_peers.*write 'node web KEY'"):
+        options("zmq://127.0.0.1", bind="tcp://127.0.0.1:5555", server_key="a" * 40, **curve)
+    with pytest.raises(ValueError, match="give server_key"):
+        options("zmq://127.0.0.1", **curve)
+    [seed] = options("zmq://127.0.0.1", server_key="a" * 40, **curve).seeds
+    assert seed.key == "a" * 40
+
+
+@pytest.mark.parametrize("name", ["bind", "advertise"])
+def test_an_address_that_others_would_refuse_is_refused_here(name: str) -> None:
+    with pytest.raises(ValueError, match="must be ASCII"):
+        options("zmq://127.0.0.1", **{"bind": "tcp://127.0.0.1:5555", name: "tcp://b\u00fccher:5555"})
+
+
 def test_each_seed_has_its_key_or_all_have_ours(tmp_path: Path) -> None:
     key, peers = tmp_path / "key", tmp_path / "peers"
-    peers.write_text(make_key("node", key))
+    peers.write_text(make_key(Role.NODE, "node", key))
     curve = {"curve_key": key, "curve_peers": peers}
-    own = peers.read_text().split()[1]
+    own = peers.read_text().split()[2]
     a, b = "a" * 40, "b" * 40
     hosts = "zmq://10.0.0.1,10.0.0.2"
     assert [seed.key for seed in options(hosts, **curve).seeds] == [own, own]

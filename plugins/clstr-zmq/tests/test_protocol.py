@@ -149,3 +149,25 @@ def test_shards_are_cut_into_what_a_frame_takes() -> None:
     parts = list(in_chunks(shards))
     assert [len(part) for part in parts] == [10_000, 10_000, 5_000]
     assert [shard for part in parts for shard in part] == shards
+
+
+@pytest.mark.parametrize(
+    ("peer_id", "is_one"),
+    [("a", True), ("a.b", True), ("a:b", True), ("a:b:c", False), (":b", False), ("a:", False), ("a b", False)],
+)
+def test_a_peer_id_is_a_name_and_what_tells_its_peers_apart(peer_id: str, is_one: bool) -> None:
+    frame = memoryview(encode(Hello(cluster="c", peer_id=peer_id, epoch=1, inbox=None, max_bytes=1)))
+    if is_one:
+        assert decode(frame).peer_id == peer_id  # type: ignore[union-attr]  # it is a Hello
+    else:
+        with pytest.raises(ValueError, match="cannot be read"):
+            decode(frame)
+
+
+@pytest.mark.parametrize("mark", ["\n", "\x1b", "\x9b", "\u202e", "\u2066", "\u061c", "\u2028"], ids=ascii)
+@pytest.mark.parametrize("address", ["tcp://a{}b:1", "ipc:///a{}b"])
+def test_an_address_holds_nothing_that_steers_a_log_or_a_terminal(address: str, mark: str) -> None:
+    place = Place(address=address.format(mark))
+    frame = memoryview(encode(Hello(cluster="c", peer_id="a", epoch=1, inbox=place, max_bytes=1)))
+    with pytest.raises(ValueError, match="cannot be read"):
+        decode(frame)

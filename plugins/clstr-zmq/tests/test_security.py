@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 import zmq
+from zmq.utils import z85
 
 import clstr
 from clstr.spi import Engine, pack, unpack
 from clstr_zmq.__main__ import main, make_key
-from clstr_zmq._curve import Curve, Security, read_peers
+from clstr_zmq._counters import Counters
+from clstr_zmq._curve import Curve, Security
 from clstr_zmq._key_files import read_key_file
 from clstr_zmq._link import ZmqLink
-from clstr_zmq._protocol import Hello, Refused, Welcome, decode, encode
+from clstr_zmq._peers_file import Listed, Role, read_peers
+from clstr_zmq._protocol import Control, Hello, Holds, Peers, Ping, Place, Pong, Refused, Welcome, decode, encode
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
 
@@ -30,10 +33,10 @@ class Keys:
         self.peers = folder / "peers"
         self.peers.write_text("# who may connect\n\n")
 
-    def make(self, name: str, *, listed: bool = True) -> dict[str, Any]:
+    def make(self, name: str, role: Role = Role.NODE, *, listed: bool = True) -> dict[str, Any]:
         """Make a key; return the options of a peer that has it."""
         file = self.folder / f"{name}-{len(list(self.folder.iterdir()))}.key"
-        line = make_key(name, file)
+        line = make_key(role, name, file)
         if listed:
             self.allow(line)
         return {"curve_key": file, "curve_peers": self.peers}
@@ -85,9 +88,12 @@ class Impostor:
         self.monitor = self.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
         self.socket.connect(f"tcp://{address}")
 
-    def hello(self, peer_id: str) -> None:
-        hello = Hello(cluster="clstr", peer_id=peer_id, epoch=1, inbox=None, max_bytes=2**20)
+    def hello(self, peer_id: str, inbox: Place | None = None) -> None:
+        hello = Hello(cluster="clstr", peer_id=peer_id, epoch=1, inbox=inbox, max_bytes=2**20)
         self.socket.send(pack([encode(hello)]))
+
+    def say(self, *messages: Control) -> None:
+        self.socket.send(pack(map(encode, messages)))
 
     async def heard(self, *kinds: type[Any]) -> Any:
         async with asyncio.timeout(10):
@@ -136,7 +142,7 @@ async def test_peers_with_keys_of_their_own_find_each_other(connect: Connect, ke
     await node.subscribe([0], echo)
     client = await connect(f"zmq://{address_of(seed)}", server_key=public_key(options[0]), **options[2])
     assert await client.request(envelope(b"x"), timeout=60) == b"x"
-    assert link_of(node).me.peer_id.startswith("node.peer-")
+    assert link_of(node).me.peer_id.startswith("node:peer-")
 
 
 async def test_a_key_that_is_not_on_the_list_is_refused(
@@ -148,7 +154,7 @@ async def test_a_key_that_is_not_on_the_list_is_refused(
     elsewhere.mkdir()
     stranger = Keys(elsewhere)
     own = stranger.make("stranger")
-    stranger.allow(f"seed {public_key(options)}")
+    stranger.allow(f"node seed {public_key(options)}")
     with pytest.raises(clstr.AuthenticationError, match="does not accept our key"):
         await connect(f"zmq://{address_of(seed)}", server_key=public_key(options), **own)
     assert "its key is not on the list" in caplog.text
@@ -157,7 +163,7 @@ async def test_a_key_that_is_not_on_the_list_is_refused(
 async def test_a_key_that_is_taken_off_the_list_gets_in_no_more(connect: Connect, keys: Keys, impostor: Any) -> None:
     seed_options, own = keys.make("seed"), keys.make("fired")
     seed = await connect("zmq://?bind=tcp://127.0.0.1:*", **seed_options)
-    keys.peers.write_text(f"seed {public_key(seed_options)}\n")
+    keys.peers.write_text(f"node seed {public_key(seed_options)}\n")
     peer = impostor(address_of(seed), public_key(seed_options), read_key_file(own["curve_key"]))
     assert await peer.is_denied()
 
@@ -197,7 +203,7 @@ async def test_nobody_gets_in_while_nobody_answers_who_may(connect: Connect, key
 def test_a_question_about_something_that_is_no_key_is_answered_with_no(keys: Keys, key: bytes) -> None:
     options = keys.make("seed")
     public, secret = read_key_file(options["curve_key"])
-    curve = Curve(name="seed", public_key=public, secret_key=secret, peers_file=keys.peers)
+    curve = Curve(owner=Listed(Role.NODE, "seed"), public_key=public, secret_key=secret, peers_file=keys.peers)
     question = [b"route", b"", b"1.0", b"7", b"clstr", b"127.0.0.1", b"", b"CURVE", key]
     answers: list[tuple[bytes, ...]] = []
 
@@ -205,7 +211,8 @@ def test_a_question_about_something_that_is_no_key_is_answered_with_no(keys: Key
         answers.append(answer)
         return True
 
-    Security(curve, "seed", logging.getLogger("test"))._answer([zmq.Frame(part) for part in question], note)
+    security = Security(curve, "seed", counters=Counters(), logger=logging.getLogger("test"))
+    security._answer([zmq.Frame(part) for part in question], note)
     [answer] = answers
     assert answer[:5] == (b"route", b"", b"1.0", b"7", b"400")
 
@@ -227,22 +234,153 @@ async def test_a_seed_with_another_key_is_not_believed(connect: Connect, keys: K
 
 
 async def test_a_peer_id_belongs_to_its_key(connect: Connect, keys: Keys, impostor: Any) -> None:
-    seed_options, own = keys.make("seed"), keys.make("node-1")
+    """Also where one name begins with another and a dot."""
+    seed_options, own, _ = keys.make("seed"), keys.make("node-1"), keys.make("node-1.db")
     seed = await connect("zmq://?bind=tcp://127.0.0.1:*", **seed_options)
-    for peer_id, kind in (("seed", Refused), ("node-10", Refused), ("node-1", Welcome), ("node-1.b", Welcome)):
+    others = ("seed", "node-10", "node-1.db", "node-1.db:b")
+    for peer_id in (*others, "node-1", "node-1:b"):
         peer = impostor(address_of(seed), public_key(seed_options), read_key_file(own["curve_key"]))
         peer.hello(peer_id)
         answer = await peer.heard(Refused, Welcome)
-        assert isinstance(answer, kind), peer_id
+        assert isinstance(answer, Refused) == (peer_id in others), peer_id
         if isinstance(answer, Refused):
             assert (answer.code, "the key 'node-1' may have" in answer.reason) == ("identity", True)
+    assert link_of(seed).counters.refused_peers == 4
+
+
+# What a client's key may do: the tests use it as a hostile client would, with nothing but its rights.
+
+
+async def test_a_client_asks_and_is_answered(connect: Connect, keys: Keys) -> None:
+    node_options, own = keys.make("node"), keys.make("web", Role.CLIENT)
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **node_options)
+    await node.subscribe([0], echo)
+    client = await connect(f"zmq://{address_of(node)}", server_key=public_key(node_options), **own)
+    assert link_of(client).me.peer_id.startswith("web:")
+    assert await client.request(envelope(b"x"), timeout=60) == b"x"
+    with pytest.raises(clstr.TransportUnavailableError, match="has no inbox"):
+        await client.subscribe([1], echo)
+
+
+async def test_a_client_that_says_it_has_an_inbox_is_refused_and_nobody_is_sent_there(
+    connect: Connect, keys: Keys, impostor: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Under its own key, or that of a node: peers would learn there what it holds."""
+    node_options, own = keys.make("node"), keys.make("web", Role.CLIENT)
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **node_options)
+    other = await connect(f"zmq://{address_of(node)}?bind=tcp://127.0.0.1:*", **node_options)
+    before = [each.place.address for each in link_of(other)._directory]
+    for key in (public_key(own), public_key(node_options), ""):
+        peer = impostor(address_of(node), public_key(node_options), read_key_file(own["curve_key"]))
+        peer.hello("web", Place(address="tcp://127.0.0.1:9", key=key))
+        answer = await peer.heard(Refused, Welcome)
+        assert isinstance(answer, Refused)
+        assert (answer.code, "'web' is a client's" in answer.reason) == ("identity", True)
+    assert link_of(node).counters.refused_peers == 3
+    assert caplog.text.count("refused a peer (identity)") == 1
+    assert [each.place.address for each in link_of(other)._directory] == before
+    assert [each.place.address for each in link_of(node)._directory if "127.0.0.1:9" in each.place.address] == []
+
+
+async def test_an_announcement_of_a_client_is_garbage(connect: Connect, keys: Keys, impostor: Any) -> None:
+    """On the connection on which it may ask."""
+    node_options, own = keys.make("node"), keys.make("web", Role.CLIENT)
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **node_options)
+    assert isinstance(node, Engine)
+    await node.subscribe([0], echo)
+    peer = impostor(address_of(node), public_key(node_options), read_key_file(own["curve_key"]))
+    peer.hello("web")
+    await peer.heard(Welcome)
+    for message in (Holds(number=1, shards=[0, 1]), Peers(number=2, places=[Place(address="tcp://127.0.0.1:9")])):
+        peer.say(message)
+    peer.say(Ping(number=7))
+    await peer.heard(Pong)
+    assert node.counters.garbage == 2
+    assert list(link_of(node)._directory) == []
+    with pytest.raises(clstr.NoShardSubscriberError):
+        await node.request(clstr.Envelope(shard=1, type="t"), timeout=60)
+    assert await node.request(envelope(b"x"), timeout=60) == b"x"
+
+
+async def test_an_inbox_with_a_clients_key_is_asked_nothing(
+    connect: Connect, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its owner has a client's key, and believes the list that it wrote itself; it holds a shard of somebody else."""
+    node_options, own, asking = keys.make("node"), keys.make("web", Role.CLIENT), keys.make("ask", Role.CLIENT)
+    forged = keys.folder / "forged"
+    forged.write_text(keys.peers.read_text().replace("client web", "node web"))
+    hostile = await connect("zmq://?bind=tcp://127.0.0.1:*", **{**own, "curve_peers": forged})
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **node_options)
+    await node.subscribe([0], echo)
+    ran: list[clstr.Envelope] = []
+
+    async def note(message: clstr.Envelope) -> None:
+        ran.append(message)
+
+    await hostile.subscribe([0, 1], note)
+    hosts = f"zmq://{address_of(hostile)},{address_of(node)}"
+    seed_keys = f"{public_key(own)},{public_key(node_options)}"
+    client = await connect(hosts, server_key=seed_keys, **asking)
+    for _ in range(20):
+        assert await client.request(envelope(b"x"), timeout=60) == b"x"
+    assert ran == []
+    with pytest.raises(clstr.NoShardSubscriberError):
+        await client.request(clstr.Envelope(shard=1, type="t"), timeout=60)
+    assert link_of(client).counters.refused_peers >= 1
+    assert "is not asked: the key 'web' is a client's" in caplog.text
+    with pytest.raises(clstr.AuthenticationError, match="the key 'web' is a client's"):
+        await connect(f"zmq://{address_of(hostile)}", server_key=public_key(own), **asking)
+
+
+async def test_nobody_is_sent_to_an_inbox_with_a_clients_key(connect: Connect, keys: Keys) -> None:
+    own = keys.make("web", Role.CLIENT)
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **keys.make("node"))
+    link_of(node).heard_of([Place(address="tcp://127.0.0.1:9", key=public_key(own))])
+    assert list(link_of(node)._directory) == []
+
+
+async def test_a_refusal_cannot_write_lines_into_the_log(
+    connect: Connect, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = keys.make("node")
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **options)
+    client = await connect(f"zmq://{address_of(node)}", **options)
+    [outbox] = link_of(client)._directory
+    link_of(client).refused(outbox, Refused(code="cluster", reason="no\n\x1b[2Jall is well\u202e"))
+    assert "no\\n\\x1b[2Jall is well\\u202e" in caplog.text
+    assert "\x1b" not in caplog.text
+
+
+async def test_refused_keys_are_counted_and_one_line_a_second_says_so(
+    connect: Connect, keys: Keys, impostor: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = keys.make("node")
+    node = await connect("zmq://?bind=tcp://127.0.0.1:*", **options)
+    security = link_of(node)._security
+    key = zmq.curve_keypair()[0]
+    question = [b"", b"", b"1.0", b"7", b"clstr", b"127.0.0.1", b"", b"CURVE", z85.decode(key)]
+    for _ in range(50):
+        assert security._judge(question) == ""
+    assert link_of(node).counters.refused_peers == 50
+    assert caplog.text.count("its key is not on the list") <= 2
+
+
+async def test_a_key_file_that_others_can_read_is_warned_of(
+    connect: Connect, keys: Keys, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = keys.make("node")
+    await connect("zmq://?bind=tcp://127.0.0.1:*", **options)
+    assert "can be read" not in caplog.text
+    options["curve_key"].chmod(0o644)
+    await connect("zmq://?bind=tcp://127.0.0.1:*", **options)
+    assert "the CURVE key in" in caplog.text
 
 
 async def test_an_inbox_that_goes_by_anothers_name_is_left(connect: Connect, keys: Keys) -> None:
     """Its key is on the list, under another name than the id that it says."""
     seed_options, own = keys.make("seed"), keys.make("client")
     seed = await connect("zmq://?bind=tcp://127.0.0.1:*", **seed_options)
-    keys.peers.write_text(f"other {public_key(seed_options)}\nclient {public_key(own)}\n")
+    keys.peers.write_text(f"node other {public_key(seed_options)}\nnode client {public_key(own)}\n")
     with pytest.raises(clstr.AuthenticationError, match="the key 'other' may have the peer ids"):
         await connect(f"zmq://{address_of(seed)}", server_key=public_key(seed_options), **own)
 
@@ -301,18 +439,25 @@ def test_keygen_writes_a_pair_for_its_owner_alone_and_prints_the_line_for_the_li
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    main(["keygen", "node-1"])
+    main(["keygen", "node", "node-1"])
     file = tmp_path / "node-1.key"
     public, secret = read_key_file(file)
-    assert capsys.readouterr().out == f"node-1 {public}\n"
+    assert capsys.readouterr().out == f"node node-1 {public}\n"
     assert file.stat().st_mode & 0o777 == 0o600
     assert zmq.curve_public(secret.encode()).decode() == public
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(["keygen", "node 1"], "a name has"), (["keygen", "a", "--output", "no/such/folder"], "cannot write"), ([], "")],
-    ids=["bad name", "bad folder", "nothing"],
+    [
+        (["keygen", "node", "node 1"], "a name has"),
+        (["keygen", "node", "a:b"], "a name has"),
+        (["keygen", "node-1"], "invalid choice: 'node-1'"),
+        (["keygen", "directory", "d"], "invalid choice: 'directory'"),
+        (["keygen", "node", "a", "--output", "no/such/folder"], "cannot write"),
+        ([], ""),
+    ],
+    ids=["bad name", "separator", "no role", "no such role", "bad folder", "nothing"],
 )
 def test_keygen_explains_what_is_wrong(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -322,10 +467,10 @@ def test_keygen_explains_what_is_wrong(arguments: list[str], message: str, capsy
 
 def test_keygen_overwrites_no_key(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "node.key"
-    main(["keygen", "node", "--output", str(file)])
+    main(["keygen", "node", "node", "--output", str(file)])
     before = file.read_text()
     with pytest.raises(SystemExit):
-        main(["keygen", "node", "--output", str(file)])
+        main(["keygen", "node", "node", "--output", str(file)])
     assert file.read_text() == before
     assert "File exists" in capsys.readouterr().err
 
@@ -348,9 +493,31 @@ def test_a_key_file_whose_keys_are_none_is_refused(tmp_path: Path, key: str) -> 
         read_key_file(file)
 
 
-@pytest.mark.parametrize("line", ["node", f"node {'k' * 40} more", *(f"node {key}" for key in NO_KEYS)])
-def test_a_malformed_line_of_the_list_is_named(tmp_path: Path, line: str) -> None:
+K = "k" * 40
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        *((line, "write 'node NAME KEY'") for line in ("node", f"node {K}", f"node-1 {K}", f"boss a {K}")),
+        (f"node a {K} more", "or 'client NAME KEY' for one that may only ask"),
+        (f"node a:b {K}", "a name has 1 to 100"),
+        (f"node {'a' * 101} {K}", "a name has 1 to 100"),
+        *((f"node a {key}", "no public key of 40 characters after 'a'") for key in NO_KEYS),
+        (f"client a {K}\nnode b {K}", "line 3: this key is there already, for 'a'"),
+    ],
+)
+def test_a_malformed_line_of_the_list_is_named(tmp_path: Path, line: str, message: str) -> None:
+    """So is a line of a list as it was before there were roles."""
     file = tmp_path / "peers"
     file.write_text(f"# comment\n{line}\n", encoding="utf-8")
-    with pytest.raises(ValueError, match="line 2: write a name and a public key"):
+    with pytest.raises(ValueError, match=r"line [23]: ") as caught:
         read_peers(file)
+    assert message in str(caught.value)
+
+
+def test_a_name_may_have_two_keys_while_one_replaces_the_other(tmp_path: Path) -> None:
+    file = tmp_path / "peers"
+    first, second = (zmq.curve_keypair()[0].decode() for _ in range(2))
+    file.write_text(f"node a {first}\nnode a {second}\n")
+    assert read_peers(file) == dict.fromkeys((first, second), Listed(Role.NODE, "a"))

@@ -1,17 +1,20 @@
-"""CURVE: who may connect to whom, and under which name."""
+"""CURVE: who may connect to whom, under which name, and who may hold shards."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import zmq
 from zmq.utils import z85
 
-from clstr.spi import RateLimitedLog
-from clstr_zmq._key_files import KEY_BYTES, KEY_CHARACTERS, is_key
+from clstr.spi import RateLimitedLog, printable
+from clstr_zmq._counters import Counters
+from clstr_zmq._key_files import KEY_BYTES
+from clstr_zmq._peers_file import SEPARATOR, Listed, Peers, Role, read_peers
+from clstr_zmq._protocol import Hello
 from clstr_zmq._sockets import Sockets, set_nothing
 
 DOMAIN = b"clstr"
@@ -25,38 +28,16 @@ class Curve:
     The keys of one peer.
 
     Attributes:
-        name: What its key is called in the list of peers.
+        owner: What the list of peers says of its key.
         public_key: In Z85.
         secret_key: In Z85.
         peers_file: The list of keys that may connect, see `read_peers`.
     """
 
-    name: str
+    owner: Listed
     public_key: str
     secret_key: str = field(repr=False)
     peers_file: Path
-
-
-def read_peers(file: Path) -> Mapping[str, str]:
-    """
-    Read a list of peers: a name and a public key on each line; lines that begin with ``#`` are comments.
-
-    Returns:
-        The names by key.
-
-    Raises:
-        OSError: The file cannot be read.
-        ValueError: A line is malformed.
-    """
-    names: dict[str, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        if len(words) != 2 or not is_key(words[1]):  # noqa: PLR2004 -- name and key
-            raise ValueError(f"{file}, line {number}: write a name and a public key of {KEY_CHARACTERS} characters")
-        names[words[1]] = words[0]
-    return names
 
 
 class Security:
@@ -66,6 +47,7 @@ class Security:
     Args:
         curve: Its keys.
         peer_id: What the peer would be called.
+        counters: Where refusals are counted.
         logger: Told who is denied.
 
     Attributes:
@@ -73,15 +55,12 @@ class Security:
         public_key: Its public key; empty without CURVE.
     """
 
-    def __init__(self, curve: Curve | None, peer_id: str, logger: logging.Logger) -> None:
+    def __init__(self, curve: Curve | None, peer_id: str, *, counters: Counters, logger: logging.Logger) -> None:
         self._curve = curve
+        self._counters = counters
         self._log = RateLimitedLog(logger)
-        self.peer_id: str = peer_id
-        self.public_key: str = ""
-        if curve is not None:
-            self.public_key = curve.public_key
-            if not _may_be_called(curve.name, peer_id):
-                self.peer_id = f"{curve.name}.{peer_id}"
+        self.peer_id: str = peer_id if curve is None else curve.owner.called(peer_id)
+        self.public_key: str = "" if curve is None else curve.public_key
 
     def start(self, sockets: Sockets) -> None:
         """Begin to answer ZeroMQ's question who may connect. Nobody may, as long as nobody answers."""
@@ -110,20 +89,27 @@ class Security:
         return set_keys
 
     def trusts(self, key: str) -> bool:
-        """Tell whether an inbox that a peer told of may be connected to."""
-        return key == "" if self._curve is None else key in self._names()
+        """Tell whether an inbox that a peer told of may be connected to. A client has none."""
+        if self._curve is None:
+            return key == ""
+        owner = self._peers().get(key)
+        return owner is not None and owner.role is Role.NODE
 
-    def check_name(self, key_name: str, peer_id: str) -> str:
-        """Return why the owner of the key of this name must not have this id; empty if it may."""
-        if self._curve is None or _may_be_called(key_name, peer_id):
+    def check_guest(self, user: str, hello: Hello) -> str:
+        """Return why the owner of the key that ZeroMQ calls ``user`` must not say so; empty if it may."""
+        if self._curve is None:
             return ""
-        return f"the key {key_name!r} may have the peer ids {key_name} and {key_name}.*, not {peer_id!r}"
+        role, _, name = user.partition(SEPARATOR)
+        return _problem(Listed(Role(role), name), hello.peer_id, has_inbox=hello.inbox is not None)
 
     def check_host(self, key: str, peer_id: str) -> str:
         """Return why the inbox that has this key must not have this id; empty if it may."""
-        return "" if self._curve is None else self.check_name(self._names().get(key, ""), peer_id)
+        if self._curve is None:
+            return ""
+        owner = self._peers().get(key)
+        return "its key is not on the list" if owner is None else _problem(owner, peer_id, has_inbox=True)
 
-    def _names(self) -> Mapping[str, str]:
+    def _peers(self) -> Peers:
         """Read the list of peers, each time: who is taken off it is out. A list that cannot be read has nobody."""
         if self._curve is None:
             return {}
@@ -137,25 +123,28 @@ class Security:
         parts = [frame.bytes for frame in frames]
         if len(parts) < 5:  # noqa: PLR2004 -- where the request's number is
             return
-        name = self._judge(parts)
-        status = (_OK, b"OK", name.encode()) if name else (_DENIED, b"this key is not on the list of peers", b"")
+        user = self._judge(parts)
+        status = (_OK, b"OK", user.encode()) if user else (_DENIED, b"this key is not on the list of peers", b"")
         send(parts[0], b"", _ZAP_VERSION, parts[3], *status, b"")
 
     def _judge(self, parts: list[bytes]) -> str:
-        """Return the name of who wants to connect; empty if it may not."""
+        """Return the role and the name of the peer that wants to connect; empty if it may not."""
         if len(parts) != _ZAP_FRAMES or parts[2] != _ZAP_VERSION or parts[4] != DOMAIN or parts[7] != b"CURVE":
             return ""
         if len(parts[8]) != KEY_BYTES:
             return ""
-        name = self._names().get(z85.encode(parts[8]).decode(), "")
-        if not name:
-            self._log.say(
-                logging.WARNING,
-                "a peer at %s was refused: its key is not on the list",
-                parts[5].decode(errors="replace"),
-            )
-        return name
+        owner = self._peers().get(z85.encode(parts[8]).decode())
+        if owner is not None:
+            return f"{owner.role.value}{SEPARATOR}{owner.name}"
+        self._counters.refused_peers += 1
+        address = printable(parts[5].decode(errors="replace"))
+        self._log.say(logging.WARNING, "a peer at %s was refused: its key is not on the list", address)
+        return ""
 
 
-def _may_be_called(key_name: str, peer_id: str) -> bool:
-    return key_name != "" and (peer_id == key_name or peer_id.startswith(f"{key_name}."))
+def _problem(owner: Listed, peer_id: str, *, has_inbox: bool) -> str:
+    if has_inbox and owner.role is Role.CLIENT:
+        return f"the key {owner.name!r} is a client's: it may ask, and has no inbox and no shards"
+    if not owner.may_be_called(peer_id):
+        return f"the key {owner.name!r} may have the peer ids {owner.called('*')} and {owner.name}, not {peer_id!r}"
+    return ""

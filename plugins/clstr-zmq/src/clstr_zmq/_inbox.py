@@ -63,8 +63,8 @@ class Host(Protocol):
     def places(self) -> list[Place]:
         """Return the inboxes of live peers."""
 
-    def check_name(self, user: str, peer_id: str) -> str:
-        """Return why the owner of the key that ZeroMQ calls ``user`` must not have this id; empty if it may."""
+    def check_guest(self, user: str, hello: Hello) -> str:
+        """Return why the owner of the key that ZeroMQ calls ``user`` must not say so; empty if it may."""
 
     def visited(self, hello: Hello) -> None:
         """A peer was welcomed."""
@@ -199,9 +199,9 @@ class Inbox:
 
     # Who comes and goes.
 
-    def check_name(self, user: str, peer_id: str) -> str:
-        """Return why the owner of the key that ZeroMQ calls ``user`` must not have this id; empty if it may."""
-        return self._host.check_name(user, peer_id)
+    def check_guest(self, user: str, hello: Hello) -> str:
+        """Return why the owner of the key that ZeroMQ calls ``user`` must not say so; empty if it may."""
+        return self._host.check_guest(user, hello)
 
     def admit(self, route: bytes, hello: Hello) -> None:
         """Tell a newcomer everything, and everybody of the newcomer."""
@@ -278,7 +278,7 @@ class Inbox:
 
 
 def _user_of(frame: zmq.Frame) -> str:
-    """Return the name that the owner of the connection's key has; empty without CURVE."""
+    """Return the role and the name of the owner of the connection's key; empty without CURVE."""
     try:
         return str(frame.get("User-Id"))
     except zmq.ZMQError:

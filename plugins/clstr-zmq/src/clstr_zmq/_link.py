@@ -18,7 +18,7 @@ from clstr.errors import (
     NoShardSubscriberError,
     TransportUnavailableError,
 )
-from clstr.spi import Link, Route, Sink
+from clstr.spi import Link, RateLimitedLog, Route, Sink, printable
 from clstr_zmq._counters import Counters
 from clstr_zmq._curve import Security
 from clstr_zmq._dealer import Dealer
@@ -76,7 +76,9 @@ class ZmqLink(Link):
         self._loop = asyncio.get_running_loop()
         self._options = options
         self._logger = logger
-        self._security = Security(options.curve, peer_id, logger)
+        self._log = RateLimitedLog(logger)
+        self.counters: Counters = Counters()
+        self._security = Security(options.curve, peer_id, counters=self.counters, logger=logger)
         self._epoch = epoch
         self._max_bytes = max_bytes
         self._routes = Routes[Outbox | Here]()
@@ -97,7 +99,6 @@ class ZmqLink(Link):
         self._is_unwanted = False  # for good
         self._is_open = False
         self._is_closed = False
-        self.counters: Counters = Counters()
 
     # Its life.
 
@@ -285,6 +286,9 @@ class ZmqLink(Link):
         """An outbox may be written to, unless its peer is this one, or has another outbox."""
         peer = outbox.peer
         assert peer is not None  # noqa: S101 -- it was welcomed
+        if reason := self._security.check_host(outbox.place.key, peer.peer_id):
+            self._refuse(outbox, reason)
+            return
         others = (each for each in self._directory if each is not outbox and each.peer is not None)
         twin = next((each for each in others if each.is_way_to(peer.peer_id, peer.epoch)), None)
         if self.me.is_self(peer.peer_id, peer.epoch):
@@ -293,8 +297,6 @@ class ZmqLink(Link):
         elif twin is not None:
             outbox.yield_to(twin)
             self._know(outbox)
-        elif reason := self._security.check_host(outbox.place.key, peer.peer_id):
-            self.refused(outbox, Refused(code="identity", reason=reason))
         else:
             self._logger.info("connected to peer %s at %s", peer.peer_id, outbox.place.address)
             if self._directory.is_named(outbox) and self._is_elsewhere(outbox, peer.inbox):
@@ -302,6 +304,13 @@ class ZmqLink(Link):
             if self._inbox is not None:
                 self._inbox.tell([peer.inbox])
             self.settled()
+
+    def _refuse(self, outbox: Outbox, reason: str) -> None:
+        """Do not ask an inbox, whatever it holds: its key must not say what it says."""
+        self.counters.refused_peers += 1
+        self._log.say(logging.WARNING, "the inbox at %s is not asked: %s", outbox.place.address, reason)
+        self._refusal = AuthenticationError(f"{outbox.place.address}: {reason}")
+        outbox.lost(reason)
 
     def _know(self, outbox: Outbox) -> None:
         """An address led to somebody known: if the URL names it, it may be several peers' and lead elsewhere later."""
@@ -354,15 +363,16 @@ class ZmqLink(Link):
             self._tell_of_silence(outbox)
             outbox.lost("it took this peer for dead")
             return
-        reason = f"{outbox.place.address} refused this peer: {refusal.reason}"
-        self._logger.warning("%s", reason)
+        why = printable(refusal.reason)
+        reason = f"{outbox.place.address} refused this peer: {why}"
+        self._log.say(logging.WARNING, "%s", reason, kind=outbox)
         is_identity = refusal.code in {"identity", "key"}
         self._refusal = AuthenticationError(reason) if is_identity else TransportUnavailableError(reason)
         if refusal.code != "taken":
-            outbox.lost(refusal.reason)
+            outbox.lost(why)
             return
         self._is_unwanted = True
-        outbox.hang_up(refusal.reason)
+        outbox.hang_up(why)
         self._news.set()
         if self._is_open:
             self.sink.down(self._refusal, fatal=True)
@@ -392,9 +402,9 @@ class ZmqLink(Link):
         known += [outbox.peer.inbox for outbox in self._directory if outbox.peer is not None]
         return list({place.address: place for place in known}.values())[:MAX_PLACES]
 
-    def check_name(self, user: str, peer_id: str) -> str:
-        """Return why the owner of a key must not have this id; empty if it may."""
-        return self._security.check_name(user, peer_id)
+    def check_guest(self, user: str, hello: Hello) -> str:
+        """Return why the owner of the key that ZeroMQ calls ``user`` must not say so; empty if it may."""
+        return self._security.check_guest(user, hello)
 
     def visited(self, hello: Hello) -> None:
         """A peer has connected to the inbox: an earlier life of it is over, and it may have an inbox too."""

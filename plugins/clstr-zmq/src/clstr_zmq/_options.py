@@ -12,10 +12,11 @@ from typing import Any
 
 from clstr.errors import TransportUnavailableError
 from clstr.plugins import TransportURL
-from clstr_zmq._curve import Curve, read_peers
+from clstr_zmq._curve import Curve
 from clstr_zmq._directory import Seed
 from clstr_zmq._key_files import is_key, read_key_file
 from clstr_zmq._parameters import parse_heartbeat
+from clstr_zmq._peers_file import Listed, Role, read_peers
 
 DEFAULT_PORT = 5555
 MAX_IPC_PATH = 107  # what a UNIX socket's address holds
@@ -180,6 +181,8 @@ def _split(name: str, text: str) -> tuple[str, str | None]:
     match = _TCP.fullmatch(text)
     if match is None or (match["port"] not in {None, "*"} and int(match["port"]) > 65535):  # noqa: PLR2004 -- ports end there
         raise ValueError(f"{name} must be tcp://host:port, not {text!r}")
+    if not text.isascii():
+        raise ValueError(f"{name} must be ASCII: write an international name in its form xn--..., not {text!r}")
     return match["host"], match["port"]
 
 
@@ -216,10 +219,26 @@ def _curve(extra: Mapping[str, Any]) -> Curve | None:
         raise ValueError("CURVE needs both curve_key, our own key, and curve_peers, the list of keys that may connect")
     public_key, secret_key = read_key_file(Path(extra["curve_key"]))
     peers_file = Path(extra["curve_peers"])
-    name = read_peers(peers_file).get(public_key)
-    if name is None:
-        raise ValueError("our own public key is not in curve_peers: add a line with its name, everywhere")
-    return Curve(name=name, public_key=public_key, secret_key=secret_key, peers_file=peers_file)
+    owner = read_peers(peers_file).get(public_key)
+    if owner is None:
+        raise ValueError(
+            f"our own public key is not in curve_peers: add 'node NAME {public_key}', or 'client NAME {public_key}' if "
+            "this peer only asks, everywhere"
+        )
+    _check_role(owner, extra)
+    return Curve(owner=owner, public_key=public_key, secret_key=secret_key, peers_file=peers_file)
+
+
+def _check_role(owner: Listed, extra: Mapping[str, Any]) -> None:
+    if owner.role is Role.NODE:
+        return
+    if "bind" in extra:
+        raise ValueError(
+            f"the key {owner.name!r} is a client's in curve_peers, and a client has no inbox: leave bind out, or write "
+            f"'node {owner.name} KEY' there, everywhere"
+        )
+    if "server_key" not in extra:
+        raise ValueError("a client's key is no inbox's: give server_key, the public key of the peers in the URL")
 
 
 def _with_keys(seeds: tuple[Seed, ...], server_key: str | None, curve: Curve | None) -> tuple[Seed, ...]:

@@ -305,10 +305,11 @@ class Outbox:
 
     def _be_welcome(self, welcome: Welcome) -> None:
         self.peer, self.lost_at, self.problem = welcome, None, ""
-        self._pause = FIRST_PAUSE
-        self._unwelcome.clear()
         self._caller.holds(self, self.shards)
         self._caller.welcomed(self)
+        if self.peer is not None:  # else its key must not say that, or it is known already
+            self._pause = FIRST_PAUSE
+            self._unwelcome.clear()
 
     def _update(self, message: Holds | Drops) -> None:
         """Note what the peer holds; before it has said that we are welcome, nothing is sent there."""

@@ -33,8 +33,11 @@ Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 Token = Annotated[int, msgspec.Meta(ge=0)]  # 64 bits, which msgspec does not take as a bound
 Shards = Annotated[list[Annotated[int, msgspec.Meta(ge=0, lt=2**32)]], msgspec.Meta(max_length=SHARDS_PER_FRAME)]
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}\Z")]
+PeerId = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_.-]{1,128}(:[A-Za-z0-9_.-]{1,128})?\Z")]
 Text = Annotated[str, msgspec.Meta(max_length=1024)]
-Address = Annotated[str, msgspec.Meta(pattern=r"^(tcp://[^\s/]{1,255}:[0-9]{1,5}|ipc://[^\x00-\x1f]{1,107})\Z")]
+# Addresses are logged: no controls, line ends, or marks that turn the direction of text.
+_PATH = r"[^\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+Address = Annotated[str, msgspec.Meta(pattern=rf"^(tcp://[!-.0-~]{{1,255}}:[0-9]{{1,5}}|ipc://{_PATH}{{1,107}})\Z")]
 Key = Annotated[str, msgspec.Meta(pattern=r"^([!-~]{40})?\Z")]
 
 
@@ -72,7 +75,7 @@ class Hello(_Message, frozen=True):
     """
 
     cluster: Name
-    peer_id: Name
+    peer_id: PeerId
     epoch: Number
     inbox: Place | None
     max_bytes: Number
@@ -81,7 +84,7 @@ class Hello(_Message, frozen=True):
 class Welcome(_Message, frozen=True, tag=1):
     """The answer to `Hello`, after what the inbox's peer holds and knows. The fields mean the same."""
 
-    peer_id: Name
+    peer_id: PeerId
     epoch: Number
     inbox: Place
     max_bytes: Number
@@ -149,7 +152,8 @@ class Refused(_Message, frozen=True):
     Go away.
 
     Attributes:
-        code: ``version``, ``cluster``, ``identity``, ``taken`` (the peer id), or ``stranger`` (say `Hello` first).
+        code: ``version``, ``cluster``, ``identity`` (the key must not say that), ``taken`` (the peer id), or
+            ``stranger`` (say `Hello` first).
         reason: The same for people.
     """
 

@@ -43,8 +43,8 @@ class Doors(Protocol):
     def dismiss(self, guest: Guest, why: str) -> None:
         """This guest is no more."""
 
-    def check_name(self, user: str, peer_id: str) -> str:
-        """Return why the owner of the key that ZeroMQ calls ``user`` must not have this id; empty if it may."""
+    def check_guest(self, user: str, hello: Hello) -> str:
+        """Return why the owner of the key that ZeroMQ calls ``user`` must not say so; empty if it may."""
 
 
 class Reception:
@@ -132,7 +132,7 @@ class Reception:
         here, there = self._me.cluster, hello.cluster
         if here != there:
             self.refuse(route, "cluster", f"this peer is in the cluster {here!r}, the other one in {there!r}")
-        elif reason := self._doors.check_name(user, hello.peer_id):
+        elif reason := self._doors.check_guest(user, hello):
             self.refuse(route, "identity", reason)
         elif hello.peer_id == self._me.peer_id and hello.epoch != self._me.epoch:
             self._refuse_taken(route, hello)

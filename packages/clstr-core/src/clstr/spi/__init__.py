@@ -13,6 +13,7 @@ from clstr._context import refuse as refuse
 from clstr._limits import Limits as Limits
 from clstr._messages.wire import Buffer as Buffer
 from clstr._rate_limited_log import RateLimitedLog as RateLimitedLog
+from clstr._text import printable as printable
 from clstr.spi._directory import CLUSTER_KEY as CLUSTER_KEY
 from clstr.spi._directory import Directory as Directory
 from clstr.spi._directory import DirectorySink as DirectorySink
@@ -93,6 +94,7 @@ __all__ = [
     "keep_from_children",
     "open_stream",
     "pack",
+    "printable",
     "race",
     "read_credentials",
     "refuse",
