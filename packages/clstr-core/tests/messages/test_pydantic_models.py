@@ -267,6 +267,28 @@ def test_a_field_that_is_read_in_another_form_than_it_is_sent_is_refused(type_: 
         check_reply_type(type_)
 
 
+class Hidden(BaseModel):
+    price: int
+    _seen: int = pydantic.PrivateAttr(0)
+
+
+class Shop(BaseModel):
+    prices: list[Hidden]
+
+
+class HiddenBySerializer(Hidden):
+    @pydantic.model_serializer
+    def write(self) -> dict[str, int]:
+        return {"price": self.price}
+
+
+@pytest.mark.parametrize(("type_", "path"), [(Hidden, "_seen"), (Shop, "prices._seen")])
+def test_a_private_attribute_is_refused_since_it_would_not_be_sent(type_: Any, path: str) -> None:
+    with pytest.raises(TypeError, match=rf"^field '{path}' of \w+ is a private attribute of a pydantic model"):
+        check_reply_type(type_)
+    check_reply_type(HiddenBySerializer)  # its author decided
+
+
 class Fine(BaseModel):
     model_config = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
     data: bytes

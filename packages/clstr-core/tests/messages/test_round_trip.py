@@ -67,6 +67,28 @@ def test_a_private_field_of_an_attrs_class_is_refused_since_it_would_not_be_sent
     check_reply_type(Cached)  # it is made without
 
 
+@attrs.define
+class Converted:
+    names: list[str] = attrs.field(converter=list)
+    made: str = attrs.field(converter=str, default="", init=False)
+
+
+class Conversions(msgspec.Struct):
+    last: Converted | None
+
+
+@pytest.mark.parametrize(
+    ("type_", "said"),
+    [
+        (Converted, "^field 'names' of Converted has an attrs converter, which would not run"),
+        (Conversions, "^field 'last.names' of Conversions has an attrs converter"),
+    ],
+)
+def test_a_converter_of_an_attrs_class_is_refused_since_it_would_not_run(type_: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        check_reply_type(type_)
+
+
 @pytest.mark.parametrize("message", [Checked(1), Wallet(1), Wallets([Wallet(1)])], ids=repr)
 def test_what_would_be_lost_is_not_sent_either(message: object) -> None:
     with pytest.raises(TypeError, match=r"pydantic dataclass|private field"):

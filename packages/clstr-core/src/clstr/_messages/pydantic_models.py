@@ -19,6 +19,10 @@ _ASTERISKS = (
     "is a {}, which is sent as asterisks: make it a str with repr=False, or send its value by a field_serializer"
 )
 _JSON = "is a pydantic.Json, which is read from a text but sent as the value in it: use the type of the value"
+_PRIVATE = (
+    "is a private attribute of a pydantic model, which is not sent: make it a field, with a default and exclude=True if "
+    "it is no part of the message"
+)
 _BYTES = "holds bytes that are sent as {} but read as {}: give ser_json_bytes and val_json_bytes the same value"
 
 
@@ -71,6 +75,7 @@ def _lost_in_fields(cls: Any, path: str, config: Mapping[str, Any], seen: set[An
     decorators = getattr(cls, "__pydantic_decorators__", None)
     if decorators is not None and decorators.model_serializers:
         return
+    yield from ((f"{path}.{name}", _PRIVATE) for name in getattr(cls, "__private_attributes__", ()))
     serialized = _serialized(decorators)
     for name, field in fields.items():
         inner = f"{path}.{name}"

@@ -18,6 +18,10 @@ _PRIVATE = (
     "is a private field of an attrs class, which is not sent: give it a public name, or init=False if it is no part of "
     "the message"
 )
+_CONVERTED = (
+    "has an attrs converter, which would not run when the message is decoded: give the field the type of what is sent, "
+    "and convert it in __attrs_post_init__ or in the handler"
+)
 
 
 def in_field(path: str, name: str) -> str:
@@ -79,6 +83,8 @@ def _lost_in_class(path: str, cls: Any) -> Iterator[tuple[str, str]]:
     for field in getattr(cls, "__attrs_attrs__", ()):
         if field.init and field.name.startswith("_"):
             yield f"{path}.{field.name}", _PRIVATE
+        elif field.init and field.converter is not None:
+            yield f"{path}.{field.name}", _CONVERTED
 
 
 def _walk(path: str, info: Type, seen: set[int]) -> Iterator[tuple[str, Type]]:
