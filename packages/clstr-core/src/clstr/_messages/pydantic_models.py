@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from clstr._messages.message import type_name
+from clstr._messages.pydantic_unions import unreadable
 
 Lost = tuple[str, str]  # the path of a field, as `.user.id`, and why it is refused
 
@@ -20,8 +21,8 @@ _ASTERISKS = (
 )
 _JSON = "is a pydantic.Json, which is read from a text but sent as the value in it: use the type of the value"
 _PRIVATE = (
-    "is a private attribute of a pydantic model, which is not sent: make it a field, with a default and exclude=True if "
-    "it is no part of the message"
+    "is a private attribute of a pydantic model, which is not sent: make it a field, with a default and exclude=True "
+    "if it is no part of the message"
 )
 _BYTES = "holds bytes that are sent as {} but read as {}: give ser_json_bytes and val_json_bytes the same value"
 
@@ -81,7 +82,9 @@ def _lost_in_fields(cls: Any, path: str, config: Mapping[str, Any], seen: set[An
         inner = f"{path}.{name}"
         yield from _lost_alias(name, field, inner, config)
         if serialized.isdisjoint((name, "*")):
-            yield from _lost(_annotation(field), inner, config, seen)
+            hint = _annotation(field)
+            yield from _lost(hint, inner, config, seen)
+            yield from ((inner, reason) for reason in unreadable(hint, getattr(field, "discriminator", None)))
     for name in decorators.computed_fields if decorators is not None and config.get("extra") == "forbid" else ():
         yield f"{path}.{name}", "is computed and sent, but extra='forbid' refuses it where it is read"
 
@@ -109,10 +112,12 @@ def _serialized(decorators: Any) -> set[str]:
     return {name for each in found for name in each.info.fields}
 
 
-def _parts(hint: Any) -> Iterator[type]:
+def _parts(hint: Any, aliases: tuple[Any, ...] = ()) -> Iterator[type]:
     """Yield the classes that ``hint`` is made of, but for those with a serializer of their own."""
-    if hasattr(hint, "__value__"):  # a `type` statement's
-        hint = hint.__value__
+    if hasattr(hint, "__value__"):  # a `type` statement's, which may hold itself
+        if hint not in aliases:
+            yield from _parts(hint.__value__, (*aliases, hint))
+        return
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         if any(hasattr(each, "when_used") for each in arguments[1:]):  # a serializer
@@ -122,7 +127,7 @@ def _parts(hint: Any) -> Iterator[type]:
     elif isinstance(origin or hint, type):
         yield origin or hint
     for argument in arguments:
-        yield from _parts(argument)
+        yield from _parts(argument, aliases)
 
 
 def _is_json(cls: type) -> bool:
