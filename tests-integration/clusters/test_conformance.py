@@ -11,7 +11,7 @@ import pytest
 import clstr
 from clstr.spi import Engine, Limits
 from clstr_testing import TransportSuite
-from clusters.unix_hub import Hub
+from clusters.unix_hub import Hub, Peer
 from clusters.unix_link import UnixLink
 
 
@@ -22,11 +22,18 @@ class TestUnixLink(TransportSuite):
 
     @pytest.fixture(autouse=True)
     async def _start_hub(self, tmp_path: Path) -> AsyncIterator[None]:
+        self.peers: dict[clstr.Transport, Peer] = {}
         async with Hub(tmp_path / "hub") as self.hub:
             yield
 
     async def connect(self, **options: Any) -> clstr.Transport:
-        return await Engine(UnixLink(self.hub.path), limits=Limits(**options)).open()
+        before = set(self.hub.peers)
+        transport = await Engine(UnixLink(self.hub.path), limits=Limits(**options)).open()
+        [self.peers[transport]] = self.hub.peers - before
+        return transport
+
+    async def cut_peer(self, peer: clstr.Transport) -> None:
+        await self.hub.cut_peer(self.peers[peer])
 
     async def cut(self) -> None:
         await self.hub.cut()

@@ -16,10 +16,10 @@ class Hub:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._server: asyncio.Server | None = None
-        self._peers: set[_Peer] = set()
-        self._holders: dict[int, list[_Peer]] = {}
+        self.peers: set[Peer] = set()
+        self._holders: dict[int, list[Peer]] = {}
         self._numbers = itertools.count(1)
-        self._askers: dict[int, tuple[_Peer, int]] = {}
+        self._askers: dict[int, tuple[Peer, int]] = {}
 
     async def __aenter__(self) -> Self:
         await self.restore()
@@ -37,11 +37,19 @@ class Hub:
         if self._server is not None:
             self._server.close()
             self._server = None
-        peers = list(self._peers)
+        peers = list(self.peers)
         for peer in peers:
             peer.writer.transport.abort()
         for peer in peers:
             await peer.gone.wait()
+
+    async def cut_peer(self, peer: Peer) -> None:
+        """Break one connection, and accept none."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        peer.writer.transport.abort()
+        await peer.gone.wait()
 
     def inject(self, shard: int, body: bytes) -> None:
         """Deliver ``body`` to a holder of ``shard`` as if a link had sent it."""
@@ -49,12 +57,12 @@ class Hub:
 
     def inject_raw(self, data: bytes) -> None:
         """Write ``data`` into every connection, framed or not."""
-        for peer in self._peers:
+        for peer in self.peers:
             peer.writer.write(data)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = _Peer(writer)
-        self._peers.add(peer)
+        peer = Peer(writer)
+        self.peers.add(peer)
         frames = FrameReader()
         try:
             while data := await reader.read(65536):
@@ -66,13 +74,13 @@ class Hub:
             self._forget(peer)
             writer.close()
 
-    def _forget(self, peer: _Peer) -> None:
-        self._peers.discard(peer)
+    def _forget(self, peer: Peer) -> None:
+        self.peers.discard(peer)
         self._drop(peer, tuple(self._holders))
         self._askers = {number: asker for number, asker in self._askers.items() if asker[0] is not peer}
         peer.gone.set()
 
-    def _handle(self, peer: _Peer, frame: Frame) -> None:
+    def _handle(self, peer: Peer, frame: Frame) -> None:
         match frame.kind:
             case Kind.HOLD:
                 for shard in decode_shards(frame.body):
@@ -86,12 +94,12 @@ class Hub:
         if frame.kind in (Kind.HOLD, Kind.DROP, Kind.SYNC):
             peer.write(Frame(Kind.DONE, 0, frame.token, b""))
 
-    def _drop(self, peer: _Peer, shards: tuple[int, ...]) -> None:
+    def _drop(self, peer: Peer, shards: tuple[int, ...]) -> None:
         for shard in shards:
             if peer in self._holders.get(shard, ()):
                 self._holders[shard].remove(peer)
 
-    def _route(self, asker: _Peer, frame: Frame) -> None:
+    def _route(self, asker: Peer, frame: Frame) -> None:
         holders = self._holders.get(frame.shard)
         if not holders:
             asker.write(Frame(Kind.REFUSED, frame.shard, frame.token, b""))
@@ -110,7 +118,7 @@ class Hub:
             asker[0].write(Frame(Kind.REPLY, frame.shard, asker[1], frame.body))
 
 
-class _Peer:
+class Peer:
     """One connection to the hub."""
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:

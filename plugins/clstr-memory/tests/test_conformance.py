@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import clstr
 import clstr_memory
+from clstr.spi import Engine
+from clstr_memory._link import MemoryLink
 from clstr_testing import TransportSuite
 
 
@@ -13,6 +16,11 @@ class TestMemory(TransportSuite):
 
     async def cut(self) -> None:
         clstr_memory.cut(self.cluster)
+
+    async def cut_peer(self, peer: clstr.Transport) -> None:
+        assert isinstance(peer, Engine)
+        assert isinstance(peer.link, MemoryLink)
+        peer.link.cut()
 
     async def restore(self) -> None:
         clstr_memory.restore(self.cluster)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from itertools import cycle
 from typing import Any
 
 import nats
@@ -12,25 +14,38 @@ import pytest
 import clstr
 from clstr_testing import FaultProxy, Server, TransportSuite, nats_server
 
+MOST_PEERS = 6  # of a check that cuts one of them
+
 
 class TestNats(TransportSuite):
-    """Each check has a server of its own, behind a proxy that can cut."""
+    """Each check has a server of its own, behind proxies that can cut, one for each peer."""
 
     codec = "json"
     server: Server
-    proxy: FaultProxy
 
     @pytest.fixture(autouse=True)
     async def _start_server(self) -> AsyncIterator[None]:
-        async with nats_server("-D") as self.server, FaultProxy("127.0.0.1", self.server.port) as self.proxy:
+        self.proxy_of: dict[clstr.Transport, FaultProxy] = {}
+        async with nats_server("-D") as self.server, AsyncExitStack() as stack:
+            new_proxies = (FaultProxy("127.0.0.1", self.server.port) for _ in range(MOST_PEERS))
+            self.proxies = [await stack.enter_async_context(proxy) for proxy in new_proxies]
+            self.next_proxy = cycle(self.proxies)
             yield
 
     async def connect(self, **options: Any) -> clstr.Transport:
-        return await clstr.connect(f"nats://127.0.0.1:{self.proxy.port}?codec={self.codec}", **options)
+        proxy = next(self.next_proxy)
+        transport = await clstr.connect(f"nats://127.0.0.1:{proxy.port}?codec={self.codec}", **options)
+        self.proxy_of[transport] = proxy
+        return transport
+
+    async def cut_peer(self, peer: clstr.Transport) -> None:
+        self.proxy_of[peer].refuse()
+        await self.proxy_of[peer].reset()
 
     async def cut(self) -> None:
-        self.proxy.refuse()
-        await self.proxy.reset()
+        for proxy in self.proxies:
+            proxy.refuse()
+            await proxy.reset()
         async with asyncio.timeout(10):
             while self._connections():  # noqa: ASYNC110 -- a log tells no event
                 await asyncio.sleep(0.001)
@@ -41,7 +56,8 @@ class TestNats(TransportSuite):
         return log.count("Client connection created") - log.count("Client connection closed")
 
     async def restore(self) -> None:
-        self.proxy.accept()
+        for proxy in self.proxies:
+            proxy.accept()
 
     async def inject(self, shard: int, body: bytes) -> None:
         connection = await nats.connect(f"nats://127.0.0.1:{self.server.port}")

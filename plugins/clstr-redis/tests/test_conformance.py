@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from itertools import cycle
 from typing import Any
 
 import pytest
@@ -15,14 +16,15 @@ from clstr_redis import _frames as frames
 from clstr_redis._names import Names
 from clstr_testing import FaultProxy, Server, TransportSuite, redis_server, valkey_server
 
+MOST_PEERS = 6  # of a check that cuts one of them
+
 
 class TestValkey(TransportSuite):
-    """Each check has a server of its own, behind a proxy that can cut."""
+    """Each check has a server of its own, behind proxies that can cut, one for each peer."""
 
     user = ""
     query = ""
     server: Server
-    proxy: FaultProxy
     rights: dict[str, str]
 
     def start(self) -> AbstractAsyncContextManager[Server]:
@@ -37,20 +39,33 @@ class TestValkey(TransportSuite):
     @pytest.fixture(autouse=True)
     async def _start_server(self, rights: dict[str, str]) -> AsyncIterator[None]:
         self.rights = rights
-        async with self.start() as self.server, FaultProxy("127.0.0.1", self.server.port) as self.proxy:
+        self.proxy_of: dict[clstr.Transport, FaultProxy] = {}
+        async with self.start() as self.server, AsyncExitStack() as stack:
+            new_proxies = (FaultProxy("127.0.0.1", self.server.port) for _ in range(MOST_PEERS))
+            self.proxies = [await stack.enter_async_context(proxy) for proxy in new_proxies]
+            self.next_proxy = cycle(self.proxies)
             yield
 
     async def connect(self, **options: Any) -> clstr.Transport:
         if self.user:
             options.setdefault("peer_id", "node-1")  # what its rights are for
-        return await clstr.connect(f"redis://{self.user}127.0.0.1:{self.proxy.port}{self.query}", **options)
+        proxy = next(self.next_proxy)
+        transport = await clstr.connect(f"redis://{self.user}127.0.0.1:{proxy.port}{self.query}", **options)
+        self.proxy_of[transport] = proxy
+        return transport
+
+    async def cut_peer(self, peer: clstr.Transport) -> None:
+        self.proxy_of[peer].refuse()
+        await self.proxy_of[peer].reset()
 
     async def cut(self) -> None:
-        self.proxy.refuse()
-        await self.proxy.reset()
+        for proxy in self.proxies:
+            proxy.refuse()
+            await proxy.reset()
 
     async def restore(self) -> None:
-        self.proxy.accept()
+        for proxy in self.proxies:
+            proxy.accept()
 
     async def inject(self, shard: int, body: bytes) -> None:
         """Publish as a peer would; an empty body is no frame of ours, and so is nothing at all."""

@@ -54,6 +54,10 @@ class TestZmqOverTcp(TransportSuite):
             proxy.refuse()
             await proxy.reset()
 
+    async def cut_peer(self, peer: clstr.Transport) -> None:
+        """Break all connections: each joins two peers."""
+        await self.cut()
+
     async def restore(self) -> None:
         for proxy in self.proxies:
             proxy.accept()

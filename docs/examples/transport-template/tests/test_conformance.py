@@ -1,5 +1,7 @@
 """The carrier against the contract of clstr."""
 
+from clstr.abc import Transport
+from clstr.spi import Engine
 from clstr_testing import TransportSuite
 
 from clstr_carrier._bus import Bus
@@ -13,6 +15,11 @@ class TestCarrier(TransportSuite):
     async def cut(self) -> None:
         """Break every connection, and let none be made."""
         Bus.named(self.cluster).cut()
+
+    async def cut_peer(self, peer: Transport) -> None:
+        """Break the connection of one peer, and let it make none."""
+        assert isinstance(peer, Engine)
+        Bus.named(self.cluster).cut(peer.link)
 
     async def restore(self) -> None:
         """Let connections be made again."""

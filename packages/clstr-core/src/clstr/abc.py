@@ -7,7 +7,8 @@ proves that the message never ran, so its error says ``maybe_executed=False``.
 T1  ``request`` returns the handler's bytes, whatever they are (``None`` becomes ``b""``), up to
     ``max_payload_bytes``: the smaller of the option of that name and what the broker carries. The handler gets the
     envelope as it was sent. Of one transport, ``max_inflight_requests`` requests and ``max_inflight_bytes`` of their
-    data await a reply; more is `OverloadedError`, and nothing was sent.
+    data await a reply; more is `OverloadedError`, and nothing was sent. Answers that are on their way to it stay within
+    ``max_inflight_bytes`` too; nodes keep what it has no room for until it asks.
 T2  If several subscriptions hold a shard, each message goes to exactly one of them.
 T3  A shard that nobody holds is `NoShardSubscriberError` without waiting for the deadline, for ``notify`` too. An
     owner that is frozen counts as holding until the transport's published detection time.
@@ -35,6 +36,7 @@ T12 ``notify`` returns when the message is on its way to an owner that was live 
     counted and logged at the node, not reported.
 T13 When the link is lost, requests in flight on it fail with `ConnectionLostError`. New ones wait for the link inside
     their deadline, at most ``reconnect_wait``, then `TransportUnavailableError`. Subscriptions come back by themselves.
+    An answer that is ready while its node has lost the link is sent after that, while its deadline lasts.
 T14 ``aclose`` is idempotent, safe from several tasks and from inside a handler. New calls fail with
     `TransportClosedError` as soon as it begins, requests of draining handlers go on; late arrivals are refused. It
     returns within ``drain_timeout`` + 2 s, and leaves nothing but handlers that ignored cancellation.

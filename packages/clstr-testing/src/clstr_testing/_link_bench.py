@@ -17,10 +17,10 @@ PAUSE = 0.01
 class LinkBench(Bench):
     """A bench whose hooks cut links and restore them."""
 
-    async def hook(self, name: str) -> None:
+    async def hook(self, name: str, *peers: clstr.Transport) -> None:
         """Call the optional hook ``name``."""
         hook: Any = getattr(self, name)
-        await hook()
+        await hook(*peers)
 
     async def _answered(self, client: clstr.Transport, data: bytes, *losses: type[clstr.ClstrError]) -> None:
         """Send until there is an answer: after an outage both sides have to come back, and ``losses`` may happen."""
@@ -32,11 +32,11 @@ class LinkBench(Bench):
             except losses:
                 await asyncio.sleep(PAUSE)
 
-    async def _until_lost(self, client: clstr.Transport) -> None:
-        """Wait until ``client`` knows that its link is gone."""
+    async def _until_lost(self, client: clstr.Transport, shard: int = 0) -> None:
+        """Wait until ``client`` knows that its link is gone; it asks ``shard``, and runs what is there."""
         while True:
             try:
-                await client.request(envelope(), timeout=0.1)
+                await client.request(envelope(shard), timeout=0.1)
             except (clstr.ConnectionLostError, clstr.TransportUnavailableError):
                 return
             except clstr.RequestTimeoutError as error:

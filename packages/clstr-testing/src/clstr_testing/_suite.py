@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from clstr_testing._answer_checks import AnswerChecks
 from clstr_testing._closing_checks import ClosingChecks
 from clstr_testing._deadline_checks import DeadlineChecks
 from clstr_testing._ending_checks import EndingChecks
@@ -32,6 +33,7 @@ class TransportSuite(
     GarbageChecks,
     OnceChecks,
     OrderChecks,
+    AnswerChecks,
     Integrity,
 ):
     """
@@ -47,6 +49,8 @@ class TransportSuite(
     Optional hooks, without which the checks that need them are skipped as *not checked*:
 
     * ``async def cut(self)``: every connection to the broker breaks, and none can be made.
+    * ``async def cut_peer(self, peer)``: the same for the connections of one transport that `connect` has returned;
+      where a connection joins two peers, it breaks for both.
     * ``async def restore(self)``: connections can be made again.
     * ``async def inject(self, shard, body)``: a holder of ``shard`` receives ``body`` as a message.
 

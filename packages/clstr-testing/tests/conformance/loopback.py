@@ -123,6 +123,7 @@ class LoopbackLink(Link):
 
     def restore(self) -> None:
         self.is_up = True
+        self.hub.leave(self)  # it may not have been cut
         self.hub.enter(self, sorted(self.held))
         self.sink.up()
 
@@ -152,6 +153,9 @@ class LoopbackSuite(TransportSuite):
 
     async def cut(self) -> None:
         self.hub.cut()
+
+    async def cut_peer(self, peer: clstr.Transport) -> None:
+        cast("LoopbackLink", cast("Engine", peer).link).cut()
 
     async def restore(self) -> None:
         self.hub.restore()

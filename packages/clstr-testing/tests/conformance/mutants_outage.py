@@ -9,7 +9,7 @@ import clstr
 from clstr.errors import (
     ClstrError,
 )
-from clstr.spi import Route
+from clstr.spi import Route, Sink
 from clstr.spi._link_state import LinkState
 from clstr.spi._pending import AskAgain, Pending, PendingReplies
 from clstr.spi._receiver import Receiver
@@ -103,8 +103,14 @@ class OutageForgetsSubscriptions(LoopbackLink):
 class KeepsOverAnOutage(LoopbackLink):
     """What is sent before the loss is noticed is sent again when the link is back."""
 
+    unsent: list[tuple[int, int, bytes]]
+
+    async def open(self, sink: Sink) -> None:
+        self.unsent = []
+        await super().open(sink)
+
     def cut(self) -> None:
-        self.unsent: list[tuple[int, int, bytes]] = []
+        self.unsent = []
         self.life += 1
         self.hub.leave(self)
         self.hub.loop.call_later(0.001, super().cut)

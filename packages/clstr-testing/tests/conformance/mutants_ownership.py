@@ -44,6 +44,7 @@ class LastSubscriptionGoes(Holders):
     "T1.2",
     "T1.4",
     "T1.5",
+    "T1.6",
     "T2.1",
     "T4.1",
     "T5.1",
@@ -118,7 +119,7 @@ class UnownedNotifyIsAccepted(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T4.1")
+@breaks("T1.6", "T4.1")
 class AddReturnsEarly(LoopbackLink):
     """A connection confirms the first shards that it holds, and none that are added later."""
 

@@ -51,6 +51,9 @@ HOOKS = """
         async def cut(self):
             NamedHubs.get(self.cluster).cut()
 
+        async def cut_peer(self, peer):
+            peer.link.cut()
+
         async def restore(self):
             NamedHubs.get(self.cluster).restore()
 

@@ -45,17 +45,19 @@ class Bus:
         self.connections.append(connection)
         return connection
 
-    def cut(self) -> None:
-        """Break every connection."""
+    def cut(self, listener: object = None) -> None:
+        """Break the connection of ``listener``, or every one."""
         for connection in self.connections:
-            connection.lose()
-            connection.listener.disconnected()
+            if listener in (None, connection.listener):
+                connection.lose()
+                connection.listener.disconnected()
 
     def restore(self) -> None:
         """Undo `cut`."""
         for connection in self.connections:
-            connection.is_up = True
-            connection.listener.connected()
+            if not connection.is_up:
+                connection.is_up = True
+                connection.listener.connected()
 
 
 class Connection:
