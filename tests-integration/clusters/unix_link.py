@@ -205,6 +205,8 @@ class UnixLink(Link):
         if connection is not None:
             connection.write(b"".join(frame.encode() for frame in frames))
         self._budget.written()
+        if connection is None:  # lost in this tick: those who sent requests are told
+            self._sink.dropped(sum(frame.kind == Kind.REPLY for frame in frames))
 
     async def flush(self) -> None:
         with suppress(TransportUnavailableError):  # nothing is under way on a broken connection

@@ -449,6 +449,24 @@ async def test_a_reply_that_is_ready_while_the_node_reconnects_is_sent_when_it_i
     assert node.counters.dropped_replies == 0
 
 
+@pytest.mark.parametrize("is_noticed", [True, False])
+async def test_answers_of_the_tick_in_which_the_connection_is_lost_are_counted(
+    server: Server, connect: Connect, is_noticed: bool
+) -> None:
+    """The loss is noticed before they are written, or by writing them."""
+    node = await connect(server.port)
+    assert isinstance(node, Engine)
+    connection = node.link._connection  # type: ignore[attr-defined]  # NATS' own
+    for _ in range(3):
+        assert node.link.reply(b"_INBOX.somebody.1_1", b"answer")
+    if is_noticed:
+        connection._lose(ConnectionResetError("cut"))
+    else:
+        connection._socket = None  # whatever it raises
+    await asyncio.sleep(0)
+    assert node.stats.dropped_replies == 3
+
+
 async def test_one_byte_at_a_time_is_enough(proxy: FaultProxy, connect: Connect) -> None:
     proxy.to_client.piece_bytes = 1
     node, client = await connect(proxy.port), await connect(proxy.port)

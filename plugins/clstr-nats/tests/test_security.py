@@ -100,6 +100,39 @@ async def test_the_least_rights_are_enough(as_user: Callable[[str], Awaitable[cl
         await client.request(Envelope(shard=8, type="Get"))
 
 
+async def test_the_least_rights_are_enough_for_answers_that_the_node_keeps(
+    as_user: Callable[[str], Awaitable[clstr.Transport]], caplog: pytest.LogCaptureFixture
+) -> None:
+    node, client = await as_user("node"), await as_user("client")
+    answer = bytes(600_000)
+
+    async def large(_: Envelope) -> bytes:
+        return answer
+
+    await node.subscribe([7], large)
+    answers = await asyncio.gather(*(client.request(GET, timeout=60) for _ in range(60)))
+    assert set(answers) == {answer}
+    assert node.answers.held.shard in node.link._held  # type: ignore[attr-defined]  # the engine's, and NATS' own
+    assert "refuses shard" not in caplog.text
+
+
+async def test_a_node_that_may_have_its_own_shards_alone_answers_all_the_same(
+    connect: Connect, caplog: pytest.LogCaptureFixture
+) -> None:
+    users = USERS.replace('"clstr.shard.* clstr"', '"clstr.shard.7 clstr"')
+
+    async def large(_: Envelope) -> bytes:
+        return bytes(600_000)
+
+    async with nats_server(config=users) as server:
+        node = await connect(server.port, user="node:PLANTED-n", query="?inbox_prefix=_INBOX_node")
+        client = await connect(server.port, user="client:PLANTED-c", query="?inbox_prefix=_INBOX_client")
+        await node.subscribe([7], large)
+        for _ in range(3):
+            assert len(await client.request(GET)) == 600_000
+    assert caplog.text.count("the broker refuses shard") == 1
+
+
 async def test_a_client_may_not_own_a_shard(as_user: Callable[[str], Awaitable[clstr.Transport]]) -> None:
     client = await as_user("client")
     async with asyncio.timeout(5):

@@ -10,14 +10,17 @@ from clstr._messages.envelope import Envelope
 from clstr._messages.wire import CODECS, JSON, MSGPACK, Codec, decode_reply
 from clstr.errors import (
     AccessDeniedError,
+    ClstrError,
     ConnectionLostError,
     NoShardSubscriberError,
     NotOwnerError,
+    OverloadedError,
     RequestTimeoutError,
+    TransportUnavailableError,
 )
 from clstr.spi._answer_window import MAX_TYPES, MIN_ROOM, UNKNOWN_ROOM, AnswerWindow
 from clstr.spi._engine import Engine
-from clstr.spi._held_answers import ANSWER_TYPE, FIRST_PRIVATE_SHARD, HELD
+from clstr.spi._held_answers import ANSWER_TYPE, FIRST_PRIVATE_SHARD, HELD, REFUSED_PAUSE
 from spi.fakes import FakeLink, Hub, HubLink, OpenEngine, message, ticks
 from spi.virtual_time import VirtualLoop
 
@@ -138,6 +141,49 @@ async def test_where_the_private_shard_is_refused_answers_are_sent_at_once(engin
     assert engine.answer_budget.total_bytes == 0
 
 
+async def test_a_refused_private_shard_is_asked_for_again_after_a_pause(
+    engine: Engine, link: FakeLink, clock: VirtualLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not for each answer, and with one line of log."""
+    await engine.subscribe([1], large)
+
+    async def refuse() -> None:
+        raise AccessDeniedError("no right to it")
+
+    link.script["hold"] = refuse
+    for to in ("a", "b", "c"):
+        link.deliver(to, room=1024)
+        await ticks()
+        assert link.answer_to(to) == LARGE
+    assert [name for name, _ in link.calls].count("hold") == 2  # the subscription's, and one for the three
+    assert caplog.text.count("the broker refuses shard") == 1
+    del link.script["hold"]
+    await asyncio.sleep(REFUSED_PAUSE)
+    link.deliver("d", room=1024)
+    await ticks()
+    notice(link)
+    assert len(engine.answers.held) == 1
+
+
+async def test_a_link_that_is_down_when_the_private_shard_is_needed_is_no_refusal(
+    engine: Engine, link: FakeLink, caplog: pytest.LogCaptureFixture
+) -> None:
+    await engine.subscribe([1], large)
+
+    async def lose() -> None:
+        raise TransportUnavailableError("lost meanwhile")
+
+    link.script["hold"] = lose
+    link.deliver("a", room=1024)
+    await ticks()
+    assert link.answer_to("a") == LARGE
+    del link.script["hold"]
+    link.deliver("b", room=1024)
+    await ticks()
+    notice(link)
+    assert "refuses" not in caplog.text
+
+
 async def test_closing_waits_until_held_answers_are_fetched(open_engine: OpenEngine, link: FakeLink) -> None:
     engine = await open_engine()
     await engine.subscribe([1], large)
@@ -219,6 +265,36 @@ async def test_a_peer_that_drew_the_same_private_shard_is_asked_past(
     await ticks()
     link.answer(link.sent[2], b"answer")
     assert await request == b"answer"
+
+
+@pytest.mark.parametrize("error", [OverloadedError("max_unsent_bytes", 1), TransportUnavailableError("not yet")])
+async def test_a_fetch_waits_until_the_link_takes_it(
+    engine: Engine, link: FakeLink, clock: VirtualLoop, error: ClstrError
+) -> None:
+    """Nothing has left, and the node keeps the answer: no other error than that of the timeout is true."""
+    request = await begin(engine)
+    link.send_error = error
+    hold_for(link)
+    await asyncio.sleep(1)
+    assert not request.done()
+    link.send_error = None
+    link.sink.up()
+    await asyncio.sleep(1)
+    link.answer(link.sent[-1], b"answer")
+    assert await request == b"answer"
+    assert window_of(engine).used_bytes == 0
+
+
+async def test_a_fetch_that_the_link_never_takes_ends_by_the_timeout(
+    engine: Engine, link: FakeLink, clock: VirtualLoop
+) -> None:
+    request = await begin(engine)
+    link.send_error = OverloadedError("max_unsent_bytes", 1)
+    hold_for(link)
+    with pytest.raises(RequestTimeoutError) as raised:
+        await request
+    assert (raised.value.shard, raised.value.maybe_executed) == (1, True)
+    assert window_of(engine).used_bytes == 0
 
 
 @pytest.mark.parametrize("waits_for_turn", [True, False])

@@ -76,6 +76,7 @@ class NatsLink(Link):
         self._budget.connected(self._unsent_bytes)
         self._reply_to = (-1, "")  # what was told last, and of which token
         self._notifies: list[int] = []
+        self._unwritten_answers = 0
         self._bystanders = Bystanders(subjects, logger)
         self._probe_again_at = 0.0
         self.answered_shards = None if is_read_by_go else set()
@@ -274,6 +275,7 @@ class NatsLink(Link):
         """Publish to an inbox."""
         if self._session.connection is None or not self._budget.has_room_for_answer():
             return False
+        self._unwritten_answers += 1  # before it is published: it may be written inside of that
         self._publish(b"PUB %s %d\r\n" % (to, len(body)), body)
         return True
 
@@ -303,12 +305,14 @@ class NatsLink(Link):
     def _write(self, commands: list[bytes]) -> None:
         """Write what one tick has published; one fence serves all of it (a refusal or a 503 comes before the PONG)."""
         notifies, self._notifies = self._notifies, []
+        answers, self._unwritten_answers = self._unwritten_answers, 0
         unfenced = self._rights.unfenced()
         connection = self._session.connection
-        if connection is not None:  # else whoever waits for these was told that the link is down
+        if connection is not None:
             connection.write(*commands)
         self._budget.written()
-        if connection is None:
+        if connection is None or connection.lost.done():  # the senders of requests know that the link is down
+            self._sink.dropped(answers)
             return
         if notifies or unfenced:
             connection.ping().add_done_callback(partial(self._passed, notifies, unfenced))

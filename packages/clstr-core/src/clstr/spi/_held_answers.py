@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Hashable
 
 from clstr._messages.wire import Codec
+from clstr.errors import TransportUnavailableError
 from clstr.spi._answer_budget import AnswerBudget
 from clstr.spi._deadlines import Deadlines
 from clstr.spi._link import Link
@@ -19,6 +20,7 @@ ANSWER_TYPE = "clstr.answer"  # the type of the request whose reply the answer i
 # Private shards are in the upper half of what a shard may be: no cluster has two thousand million shards of its own.
 # Two of a thousand nodes draw the same one with a probability of 1 in 4,000; the ticket tells them apart then.
 FIRST_PRIVATE_SHARD = 2**31
+REFUSED_PAUSE = 10.0  # seconds until a shard that the broker refused is asked for again: rights seldom change
 TICKET_BYTES = 16  # nobody can guess it
 
 
@@ -81,6 +83,7 @@ class HeldAnswers:
         self._unannounced: list[_Held] = []
         self._holding: asyncio.Task[None] | None = None
         self._is_ready = False
+        self._hold_again_at = float("-inf")
         self._is_closed = False
         self.shard: int = FIRST_PRIVATE_SHARD + secrets.randbelow(FIRST_PRIVATE_SHARD)
 
@@ -101,6 +104,10 @@ class HeldAnswers:
         if self._is_closed:
             self._dropped(1)
             return
+        loop = asyncio.get_running_loop()
+        if not self._is_ready and loop.time() < self._hold_again_at:
+            self._send(to, body, deadline)
+            return
         held = _Held(self, to, body, size=size, codec=codec, destination=self._link.destination(to))
         held.deadline = deadline
         held.tick = self._deadlines.add(deadline, held)
@@ -111,7 +118,7 @@ class HeldAnswers:
             return
         self._unannounced.append(held)
         if self._holding is None:
-            self._holding = asyncio.get_running_loop().create_task(self._hold_shard(), context=contextvars.Context())
+            self._holding = loop.create_task(self._hold_shard(), context=contextvars.Context())
 
     def take(self, ticket: bytes, to: object) -> bool:
         """Send the answer of ``ticket`` to ``to``; return ``False`` if there is none: it was sent, or is too old."""
@@ -139,8 +146,17 @@ class HeldAnswers:
         try:
             await self._link.hold([self.shard])
             self._is_ready = True
+        except TransportUnavailableError as error:
+            self._logger.debug("the link is down, so no shard can be held for answers: %s", error)
         except Exception as error:  # noqa: BLE001 -- whatever the link raises: the callers must not pay for it
-            self._logger.warning("answers are sent whatever their callers have room for: %s", error)
+            self._hold_again_at = asyncio.get_running_loop().time() + REFUSED_PAUSE
+            self._logger.warning(
+                "large answers are sent at once, whatever their callers have room for: the broker refuses shard %d, "
+                "which this node needs to keep them (%s); the next attempt is in %g s",
+                self.shard,
+                error,
+                REFUSED_PAUSE,
+            )
         finally:
             self._holding = None
         unannounced, self._unannounced = self._unannounced, []

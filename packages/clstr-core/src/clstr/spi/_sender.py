@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from clstr._backoff import Backoff
 from clstr._context import Current, current
 from clstr._limits import check_seconds
 from clstr._messages.call_chain import CallIds, extend, new_call
@@ -21,6 +22,7 @@ from clstr.errors import (
     EnvelopeExpiredError,
     InvalidReplyError,
     NotOwnerError,
+    OverloadedError,
     RequestTimeoutError,
     TransportClosedError,
     TransportUnavailableError,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 # Seconds before each further attempt at a message that reached somebody who does not own its shard: the link's map of
 # owners changes within a tick or within a round trip.
 PAUSES = (0.0, 0.01, 0.05)
+# Seconds before a held answer is asked for again because the link has too much to send: megabytes take that long.
+FIRST_ROOM_PAUSE, LONGEST_ROOM_PAUSE = 0.02, 0.5
 
 
 class _Call(msgspec.Struct):
@@ -224,10 +228,7 @@ class Sender:
             self._pending.renew(pending, fetch.deadline)
             if not self._engine.state.is_up:
                 await self._wait_up(fetch)
-            try:
-                self._send(fetch, pending, self._clock())
-            except TransportUnavailableError as no_way:
-                await self._send_later(fetch, pending, no_way)
+            await self._send_when_there_is_room(fetch, pending)
             outcome = await pending.outcome
             if isinstance(outcome, bytes):
                 return outcome
@@ -237,6 +238,22 @@ class Sender:
             if pause is None or self._clock() + pause >= fetch.deadline:
                 raise error
             await asyncio.sleep(pause)
+
+    async def _send_when_there_is_room(self, fetch: _Call, pending: Pending) -> None:
+        """Send again while the link has too much to send: nothing has left, and the node keeps the answer."""
+        pauses = Backoff(first=FIRST_ROOM_PAUSE, longest=LONGEST_ROOM_PAUSE)
+        while True:
+            try:
+                await self._send_or_wait(fetch, pending)
+                return
+            except OverloadedError:
+                await asyncio.sleep(min(pauses.next(), max(0.0, fetch.deadline - self._clock())))
+
+    async def _send_or_wait(self, call: _Call, pending: Pending) -> None:
+        try:
+            self._send(call, pending, self._clock())
+        except TransportUnavailableError as no_way:
+            await self._send_later(call, pending, no_way)
 
     def _read(self, outcome: ClstrError | AskAgain, call: _Call, pending: Pending) -> tuple[ClstrError, float | None]:
         """Return the error, and the seconds after which the message may be sent again, or ``None`` if it may not be."""
