@@ -40,6 +40,8 @@ class FakeServer:
                 self.changed.notify_all()
             if line == b"PING\r\n":
                 writer.write(self.on_ping)
+            elif line.startswith(b"PUB clstr.shard.probe-"):  # nobody listens to every shard
+                writer.write(b"HMSG %s 1 16 16\r\nNATS/1.0 503\r\n\r\n\r\n" % line.split()[2])
             elif line.startswith(b"PUB "):
                 writer.write(self.on_publish(line.split()[2]))
         writer.close()

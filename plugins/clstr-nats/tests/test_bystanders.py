@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from unittest import mock
 
 import nats
 import pytest
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 import clstr
 from clstr import Envelope
 from clstr.errors import NoShardSubscriberError, RequestTimeoutError
+from clstr_nats import _link
 from clstr_nats._bystanders import MAX_ACK_BYTES, describe_ack
 from clstr_testing import Server, nats_server
 
@@ -136,13 +140,91 @@ async def test_a_subscriber_that_comes_later_is_found_after_a_timeout(
     await until(lambda: "somebody else receives messages to clstr.shard.*" in caplog.text)
 
 
+@codecs
+async def test_a_notify_beside_a_listener_returns_when_an_owner_has_it(
+    server: Server, connect: Connect, other: Client, codec: str
+) -> None:
+    """Before the handler ends, and without one it does not return at all."""
+    await other.subscribe(">")
+    await fence(other)
+    node, client = [await connect(server.port, query=f"?codec={codec}") for _ in range(2)]
+    await until(lambda: client.link.needs_confirmation)  # type: ignore[attr-defined]  # the engine's
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait(_: Envelope) -> None:
+        started.set()
+        await go_on.wait()
+
+    subscription = await node.subscribe([1], wait)
+    await client.notify(Envelope(shard=1, type="t"), timeout=60)
+    await started.wait()
+    go_on.set()
+    with pytest.raises(RequestTimeoutError, match="somebody else receives messages") as caught:
+        await client.notify(Envelope(shard=9, type="t"), timeout=0.1)
+    assert caught.value.maybe_executed
+    await subscription.aclose()
+
+
+@codecs
+async def test_a_notify_to_nobody_beside_a_stream_names_the_stream(
+    server: Server, connect: Connect, other: Client, codec: str
+) -> None:
+    await other.jetstream().add_stream(name="AUDIT", subjects=["clstr.>"])
+    node, client = [await connect(server.port, query=f"?codec={codec}") for _ in range(2)]
+    await until(lambda: client.link.needs_confirmation)  # type: ignore[attr-defined]  # the engine's
+    await node.subscribe([1], slow)
+    await client.notify(Envelope(shard=1, type="t"), timeout=60)
+    with pytest.raises(RequestTimeoutError, match="the JetStream stream 'AUDIT' takes messages"):
+        await client.notify(Envelope(shard=9, type="t"), timeout=0.5)
+
+
+async def test_a_go_node_confirms_no_notify_so_what_the_server_says_has_to_do(
+    server: Server, connect: Connect, other: Client
+) -> None:
+    """A reply as clstr-go writes them has shown that there are such nodes."""
+    await other.subscribe(">")
+
+    async def answer_like_go(message: Msg) -> None:
+        frame = json.loads(message.data)
+        if not frame.get("oneway"):
+            await other.publish(message.reply, b'{"data":"eA=="}')
+
+    await other.subscribe("clstr.shard.1", cb=answer_like_go)
+    await fence(other)
+    client = await connect(server.port)
+    await until(lambda: client.link.needs_confirmation)  # type: ignore[attr-defined]  # the engine's
+    assert await client.request(Envelope(shard=1, type="t")) == b"x"
+    await client.notify(Envelope(shard=1, type="t"), timeout=60)
+    await client.notify(Envelope(shard=9, type="t"), timeout=60)  # what remains ambiguous
+
+
+async def test_a_listener_that_comes_later_is_found_by_a_heartbeat_and_one_that_left_by_a_refusal(
+    server: Server, connect: Connect, other: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_link, "PROBE_INTERVAL", 0.0)
+    client = await connect(server.port, query="?heartbeat=0.01")
+    link = client.link  # type: ignore[attr-defined]  # the engine's
+    for _ in range(3):
+        subscription = await other.subscribe(">")
+        await fence(other)
+        await until(lambda: link.needs_confirmation)
+        with pytest.raises(RequestTimeoutError, match="somebody else receives messages"):
+            await client.request(Envelope(shard=9, type="t"), timeout=0.1)
+        await subscription.unsubscribe()
+        await fence(other)
+        with pytest.raises(NoShardSubscriberError):
+            await client.notify(Envelope(shard=9, type="t"), timeout=60)
+        assert not link.needs_confirmation
+
+
 async def test_without_bystanders_nothing_is_said(
     server: Server, connect: Connect, caplog: pytest.LogCaptureFixture
 ) -> None:
     node, client = await connect(server.port), await connect(server.port)
     await node.subscribe([1], slow)
-    with pytest.raises(RequestTimeoutError) as caught:
-        await client.request(Envelope(shard=1, type="t"), timeout=0.01)
+    link = node.link  # type: ignore[attr-defined]  # the engine's
+    with mock.patch.object(link, "reply", return_value=True), pytest.raises(RequestTimeoutError) as caught:
+        await client.request(Envelope(shard=1, type="t"), timeout=0.1)
     assert caught.value.reason == ""
     assert await client.request(Envelope(shard=1, type="t")) == b"answer"
     assert "somebody else" not in caplog.text

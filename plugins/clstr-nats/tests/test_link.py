@@ -464,7 +464,7 @@ async def test_answers_of_the_tick_in_which_the_connection_is_lost_are_counted(
     else:
         connection._socket = None  # whatever it raises
     await asyncio.sleep(0)
-    assert node.stats.dropped_replies == 3
+    assert node.counters.dropped_replies == 3
 
 
 async def test_one_byte_at_a_time_is_enough(proxy: FaultProxy, connect: Connect) -> None:

@@ -360,9 +360,9 @@ def test_the_slow_decoder_reads_any_buffer_too() -> None:
 
 
 def test_msgpack_is_an_array_in_the_order_of_the_fields() -> None:
-    frame = MSGPACK.new_request(1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5, "prod")
+    frame = MSGPACK.new_request(1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5, "prod", True)
     array = msgspec.msgpack.decode(MSGPACK.encode(frame))
-    assert array == [1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5, "prod"]
+    assert array == [1, "t", b"d", "to", {"a": "b"}, 2, 3, 1, True, 4, ["k"], 5, "prod", True]
     assert msgspec.msgpack.decode(MSGPACK.encode(MSGPACK.new_reply(b"d", "e", "c", {"f": 1}, False))) == [
         1,
         b"d",
@@ -375,7 +375,11 @@ def test_msgpack_is_an_array_in_the_order_of_the_fields() -> None:
 
 @pytest.mark.parametrize(
     ("array", "shard"),
-    [([7, "t", b""], 7), ([7, "t", None], 7), ([7, "t", b"", "", {}, 0, 0, 1, False, 0, [], 0, "a later field"], 7)],
+    [
+        ([7, "t", b""], 7),
+        ([7, "t", None], 7),
+        ([7, "t", b"", "", {}, 0, 0, 1, False, 0, [], 0, "", False, "a later field"], 7),
+    ],
 )
 def test_a_msgpack_request_may_lack_last_fields_or_have_more(array: list[Any], shard: int) -> None:
     assert decode_request(msgspec.msgpack.encode(array), MSGPACK).shard == shard

@@ -40,6 +40,7 @@ class Bystanders:
 
     Attributes:
         found: What is known of who listens to every shard; empty is nothing.
+        is_asking: Whether the last probe waits for its answer: a second one would be mistaken for it.
     """
 
     def __init__(self, subjects: Subjects, logger: logging.Logger) -> None:
@@ -48,10 +49,12 @@ class Bystanders:
         self._was_refused = False
         self._told = ""
         self.found: str = ""
+        self.is_asking: bool = False
 
     def probe(self) -> bytes:
         """Return the command that asks; its refusal goes to `answered`, the fence behind it to `passed`."""
         self._was_refused = False
+        self.is_asking = True
         return f"PUB {self._subjects.new_probe()} {self._subjects.probe_reply_to} 0\r\n\r\n".encode()
 
     def answered(self, body: Buffer, *, is_refusal: bool) -> None:
@@ -69,8 +72,8 @@ class Bystanders:
     def _somebody(self) -> str:
         return (
             f"somebody else receives messages to {self._subjects.every_shard} (a subscription to it or to '>', a "
-            "stream, a gateway), so the server cannot tell that a shard has no owner: requests to such a shard end by "
-            "their timeout, and notifies to it are lost"
+            "stream, a gateway), so the server cannot tell that a shard has no owner: requests and notifies to such a "
+            "shard end by their timeout"
         )
 
     def _find(self, found: str) -> None:

@@ -27,7 +27,9 @@ INBOX_SID = 1  # ids of subscriptions: a shard's is FIRST_SID more than its numb
 FIRST_SID = 2
 NO_RESPONDERS = b"NATS/1.0 503"
 MISSED_HEARTBEATS = 3
-PROBE_INTERVAL = 10.0  # seconds between two probes after requests without an answer: who listens gets them all
+# Seconds between two probes while none has found anybody, and between two after requests without an answer: who listens
+# gets these.
+PROBE_INTERVAL = 10.0
 ASK_AGAIN_AFTER = 0.05  # seconds in which every server of a cluster learns who holds what
 NEVER_ANSWERED = (
     "shard {} has answered no request of this transport yet, which sends codec=msgpack: if a Go node holds it, connect "
@@ -79,6 +81,7 @@ class NatsLink(Link):
         self._unwritten_answers = 0
         self._bystanders = Bystanders(subjects, logger)
         self._probe_again_at = 0.0
+        self._look_again_at = 0.0
         self.answered_shards = None if is_read_by_go else set()
         self._told: list[int] = []  # shards that it was logged of that the server refuses them
 
@@ -128,9 +131,15 @@ class NatsLink(Link):
         connection.write(self._bystanders.probe())
         connection.ping().add_done_callback(self._probed)
 
+    def _probe_again(self, connection: Connection) -> None:
+        if self._rights.may_probe and not self._bystanders.is_asking:
+            self._probe(connection)
+
     def _probed(self, pong: asyncio.Future[bool]) -> None:
+        self._bystanders.is_asking = False
         if not pong.cancelled():
             self._bystanders.passed(was_denied=not self._rights.may_probe)
+            self.needs_confirmation = bool(self._bystanders.found)
 
     def why_unanswered(self, shard: int) -> str:
         """
@@ -139,15 +148,23 @@ class NatsLink(Link):
         Who listens is asked again: that may have begun, or ended, since the last probe.
         """
         connection, now = self._connection, asyncio.get_running_loop().time()
-        if connection is not None and self._rights.may_probe and now >= self._probe_again_at:
+        if connection is not None and now >= self._probe_again_at:
             self._probe_again_at = now + PROBE_INTERVAL
-            self._probe(connection)
+            self._probe_again(connection)
         if self._bystanders.found or self.answered_shards is None or shard in self.answered_shards:
             return self._bystanders.found
         return NEVER_ANSWERED.format(shard)
 
+    def _hear_of_bystanders(self, body: Buffer, *, is_refusal: bool) -> None:
+        self._bystanders.answered(body, is_refusal=is_refusal)
+        self.needs_confirmation = bool(self._bystanders.found)
+
     async def _beat(self, connection: Connection) -> None:
         """Ask whether the server still answers, and for shards that it has refused."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_again_at and not self._bystanders.found:  # so nobody gets to see the probe
+            self._look_again_at = now + PROBE_INTERVAL
+            self._probe_again(connection)
         if not await self._answers(connection):
             raise TimeoutError(f"the server has not answered for {self._patience:g} s")
         if denied := self._denied(self._held):
@@ -336,13 +353,15 @@ class NatsLink(Link):
             shard, token = self._subjects.read_reply_to(subject)
         except ValueError:
             if subject == self._probe_reply_to:
-                self._bystanders.answered(body, is_refusal=not body and headers.startswith(NO_RESPONDERS))
+                self._hear_of_bystanders(body, is_refusal=not body and headers.startswith(NO_RESPONDERS))
                 return
             self._sink.garbage("an answer to an address that is none of ours")
             return
         if shard not in self._rights.proved:
             self._rights.prove(shard)
         if not body and headers.startswith(NO_RESPONDERS):
+            if self.needs_confirmation:  # who receives every message has left
+                self._hear_of_bystanders(b"", is_refusal=True)
             connection = self._connection
             again = ASK_AGAIN_AFTER if connection is not None and connection.is_clustered else None
             self._sink.refused(token, NoShardSubscriberError(shard), again_after=again)

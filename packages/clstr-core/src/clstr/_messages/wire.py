@@ -49,6 +49,7 @@ class RequestFrame(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=Tru
     chain: Annotated[list[str], msgspec.Meta(max_length=MAX_CHAIN_KEYS)] = []
     room: int = 0
     cluster: str = ""
+    confirm: bool = False
 
 
 class ReplyFrame(msgspec.Struct, omit_defaults=True):
@@ -82,7 +83,7 @@ class _PackedReply(ReplyFrame, array_like=True, tag_field="v", tag=PROTOCOL_VERS
     pass
 
 
-class _AnyReply(ReplyFrame, forbid_unknown_fields=True):
+class JsonReply(ReplyFrame, forbid_unknown_fields=True):
     """A JSON reply: of our peers, which mark theirs, or of Go, which does not and has ``data`` and ``err`` alone."""
 
     v: int = 0
@@ -154,7 +155,7 @@ MSGPACK = Codec("msgpack", _PackedRequest, _PackedReply, _packed_encode, (1, 1),
 CODECS = {codec.name: codec for codec in (JSON, MSGPACK)}
 
 _json_request = msgspec.json.Decoder(RequestFrame).decode
-_json_reply = msgspec.json.Decoder(_AnyReply).decode
+_json_reply = msgspec.json.Decoder(JsonReply).decode
 _packed_request = msgspec.msgpack.Decoder(_ReadPackedRequest).decode
 _packed_reply = msgspec.msgpack.Decoder(_PackedReply).decode
 

@@ -112,6 +112,11 @@ class Answers:
         if to is not None:
             self._send(to, self._encode(codec, error))
 
+    def confirm(self, codec: Codec, to: object) -> None:
+        """Tell the sender of a notify that it has arrived at an owner of its shard."""
+        if to is not None:
+            self._send(to, codec.encode(codec.new_reply(b"")))
+
     def dropped(self, answers: int) -> None:
         """Count answers that reached nobody."""
         self._counters.dropped_replies += answers

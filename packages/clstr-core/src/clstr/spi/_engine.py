@@ -67,6 +67,7 @@ class Engine(Transport):
     Attributes:
         is_closing: Whether `aclose` has begun.
         cluster: The name of the cluster that it is in; empty is a cluster without a name.
+        has_go_peers: Whether a reply came that our own nodes do not write, but clstr-go's do.
         state: Whether the link is up. This and what follows are parts of the engine, and no interface.
         deadlines: What ends when its time is over.
         pending: The requests that wait for a reply.
@@ -97,6 +98,7 @@ class Engine(Transport):
         self._is_closed = False
         self.is_closing: bool = False
         self.cluster: str = ""
+        self.has_go_peers: bool = False
         self.link: Link = link
         self.limits: Limits = limits or Limits()
         self.counters: Counters = Counters()

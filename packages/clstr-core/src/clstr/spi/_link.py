@@ -103,11 +103,15 @@ class Link(ABC):
         size_setting: What to raise for larger bodies, as users know it; empty if nothing can be.
         answered_shards: The shards that have answered a request of this peer, for links whose `why_unanswered` needs
             them: such a link sets it to an empty set before `open`, and the engine adds to it. ``None`` is not needed.
+        needs_confirmation: Whether somebody else receives the messages for shards too, so that what the broker accepts
+            proves no owner: a notify is then on its way only when a node has confirmed it. The link may change it at
+            any time.
     """
 
     max_message_bytes: int | None = None
     size_setting: str = ""
     answered_shards: set[int] | None = None
+    needs_confirmation: bool = False
 
     @abstractmethod
     async def open(self, sink: Sink) -> None:

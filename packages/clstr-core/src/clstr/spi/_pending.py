@@ -58,6 +58,7 @@ class Pending(msgspec.Struct, eq=False):
         foreign: What is known of something that is no node and answered all the same.
         room: The data bytes that its answer may have; 0 is any number.
         message_type: Its message's; ``None`` if it is a notify.
+        needs_confirmation: Whether only a node's answer ends it, and not that the broker accepted it: for notifies.
     """
 
     token: int
@@ -71,6 +72,7 @@ class Pending(msgspec.Struct, eq=False):
     foreign: str = ""
     room: int = 0
     message_type: str | None = None
+    needs_confirmation: bool = False
 
     def __repr__(self) -> str:
         return object.__repr__(self)  # not that of a struct: its outcome is no text for logs

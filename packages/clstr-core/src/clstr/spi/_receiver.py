@@ -17,6 +17,7 @@ from clstr._messages.wire import (
     PROTOCOL_VERSION,
     Buffer,
     Codec,
+    JsonReply,
     RequestFrame,
     decode_reply,
     decode_request,
@@ -108,6 +109,8 @@ class Receiver:
         except ClstrError as error:
             self._refuse(frame, codec, to, error)
             return
+        if frame.confirm and frame.oneway:
+            engine.answers.confirm(codec, to)
         expires = self._read_at + envelope.ttl_ms / 1000 if envelope.ttl_ms else math.inf
         dispatcher, chain = engine.dispatcher, tuple(frame.chain)
         dispatcher.admit(
@@ -175,7 +178,7 @@ class Receiver:
             self._engine.answers.refuse_unread(codec, self._link.reply_address(to, reply_to), error)
 
     def _refuse(self, frame: RequestFrame, codec: Codec, to: object, error: ClstrError) -> None:
-        if frame.oneway:
+        if frame.oneway and not frame.confirm:
             self._engine.answers.refuse_unread_notify(frame.shard, frame.type, error)
         else:
             self._engine.answers.refuse_unread(codec, to, error)
@@ -200,6 +203,8 @@ class Receiver:
             if len(body) > self._max_body_bytes:
                 raise PayloadTooLargeError(len(body), self._max_body_bytes, is_reply=True)
             frame = decode_reply(body, self._codec)
+            if frame.__class__ is JsonReply and not frame.v:
+                self._engine.has_go_peers = True
             if self._answered_shards is not None:
                 self._answered_shards.add(pending.shard)
             if frame.err or frame.code:
@@ -224,7 +229,9 @@ class Receiver:
 
     def accepted(self, token: int) -> None:
         """The notify ``token`` is on its way."""
-        self._engine.pending.resolve(token, b"")
+        pending = self._engine.pending.get(token)
+        if pending is not None and not pending.needs_confirmation:
+            pending.resolve(b"")
 
     def refused(self, token: int, error: ClstrError, *, again_after: float | None = None) -> None:
         """``token`` certainly did not run."""

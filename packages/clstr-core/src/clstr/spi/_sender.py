@@ -173,6 +173,9 @@ class Sender:
     def _send(self, call: _Call, pending: Pending, now: float) -> None:
         envelope, link = call.envelope, self._engine.link
         shard = envelope.shard
+        if call.oneway:
+            # A Go node confirms nothing; what the broker says has to do beside one.
+            pending.needs_confirmation = link.needs_confirmation and not self._engine.has_go_peers
         frame = self._codec.new_request(
             shard,
             envelope.type,
@@ -187,6 +190,7 @@ class Sender:
             call.chain,
             pending.room,
             self._engine.cluster,
+            pending.needs_confirmation,
         )
         body = self._codec.encode(frame)
         if link.max_message_bytes is not None and len(body) > link.max_message_bytes:
