@@ -79,6 +79,14 @@ class Page(BaseModel, Generic[T]):
     item: T
 
 
+class Sized(Dog):
+    size: int
+
+
+class MaybeSized(Dog):
+    size: int = 0
+
+
 class Numbers(RootModel[list[int]]):
     pass
 
@@ -130,6 +138,8 @@ def holding(hint: Any) -> Any:
         (Cat | Dog | None, "Cat or Dog"),
         (list[Cat | Dog], "Cat or Dog"),
         (Annotated[Cat | Dog, "x"], "Cat or Dog"),
+        (Dog | MaybeSized, "Dog or MaybeSized"),
+        (Page[int] | Page[float], "Page.* or Page"),
         (Open | Ok, "Open or Ok"),
         (Computed | Failed, "Computed or Failed"),
         (Cat | dict[str, Any], "Cat or dict"),
@@ -144,6 +154,11 @@ def holding(hint: Any) -> Any:
         (Level | int, "Level or int"),
         (float | Level, "float or Level"),
         (Level | bool, "Level or bool"),
+        (decimal.Decimal | Level, "Decimal or Level"),
+        (Level | dt.timedelta, "Level or timedelta"),
+        (Literal[1] | bool, ".*Literal.* or bool"),
+        (dt.datetime | decimal.Decimal, "datetime or Decimal"),
+        (dt.timedelta | dt.time, "timedelta or time"),
         (dt.datetime | str, "datetime or str"),
         (str | bytes, "str or bytes"),
         (uuid.UUID | str, "UUID or str"),
@@ -185,6 +200,9 @@ def test_a_union_that_json_does_not_tell_apart_is_refused(hint: Any, said: str) 
         (TaggedCat | TaggedDog, TaggedDog(name="x")),
         (Annotated[TaggedCat | TaggedDog, Field(discriminator="kind")], TaggedDog()),
         (Left | Right, Right()),
+        (Cat | Ok, Ok(value=1)),
+        (Dog | Sized, Sized(name="x", size=1)),
+        (Dog | Sized, Dog(name="x")),
         (Page[int] | Page[str], Page[str](item="1")),
         (Numbers | int, Numbers([1])),
         (list[int] | list[str], ["1"]),

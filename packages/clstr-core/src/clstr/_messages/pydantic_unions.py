@@ -29,11 +29,9 @@ _KEYS = "is a dict with keys that JSON has no form for ({}): use keys of one typ
 
 _NUMBERS = (bool, int, float)
 _ANY_TEXT = (str, bytes, pathlib.PurePath)  # take every text
+_FROM_NUMBERS = (dt.date, dt.time, dt.timedelta, decimal.Decimal)  # a datetime is a date; one may read another's text
 _OWN_TEXT = (
-    dt.date,  # and datetime
-    dt.time,
-    dt.timedelta,
-    decimal.Decimal,
+    *_FROM_NUMBERS,
     uuid.UUID,
     ipaddress.IPv4Address,
     ipaddress.IPv6Address,
@@ -172,17 +170,24 @@ def _of_scalars(one: Any, other: Any) -> _Relation:
         overlap = not set(map(repr, first)).isdisjoint(map(repr, second))
         are_literals = get_origin(one) is get_origin(other) is Literal
         return (_Relation.SAME if are_literals else _Relation.ALIKE) if overlap else _Relation.APART
-    if second is not None:
-        one, other, first = other, one, second
     if first is not None:
-        takes: Any = _NUMBERS if issubclass(other, _NUMBERS) else str
-        found = issubclass(other, (*_NUMBERS, *_ANY_TEXT)) and any(isinstance(each, takes) for each in first)
-        is_plain = get_origin(one) is Literal and not any(isinstance(each, enum.Enum) for each in get_args(one))
-        return _Relation.ALIKE if found and not is_plain else _Relation.APART
+        return _of_values(one, first, other)
+    if second is not None:
+        return _of_values(other, second, one)
     if issubclass(one, _NUMBERS) or issubclass(other, _NUMBERS):
         return _Relation.APART
     is_alike = issubclass(one, _ANY_TEXT) or issubclass(other, _ANY_TEXT) or (_is_url(one) and _is_url(other))
+    if issubclass(one, _FROM_NUMBERS) and issubclass(other, _FROM_NUMBERS):
+        is_alike = not (issubclass(one, dt.date) and issubclass(other, dt.date))
     return _Relation.ALIKE if is_alike else _Relation.APART
+
+
+def _of_values(one: Any, values: list[Any], other: type) -> _Relation:
+    takes: Any = str if issubclass(other, _ANY_TEXT) else (int, float)  # which dates are read from too
+    is_plain = get_origin(one) is Literal and not any(isinstance(each, enum.Enum) for each in get_args(one))
+    if (is_plain and other is not bool) or not any(isinstance(each, takes) for each in values):
+        return _Relation.APART
+    return _Relation.ALIKE
 
 
 def _values(bare: Any) -> list[Any] | None:
@@ -209,20 +214,24 @@ def _of_objects(one: Any, other: Any) -> _Relation:
 
 
 def _reads(cls: Any, other: Any) -> bool:
-    """Tell whether ``cls`` may be made of what is written of ``other``."""
+    """Tell whether ``cls`` may be made of what is written of ``other``. pydantic prefers what takes more of it."""
     known, sent = _sent(cls), _sent(other)
-    required = {name for name, each in known.items() if each.is_required}
-    if _extra(other) != "allow" and not required <= set(sent):
+    if _extra(other) != "allow" and any(each.is_required and name not in sent for name, each in known.items()):
         return False
-    if _extra(cls) == "forbid" and any(each.is_always_sent and name not in known for name, each in sent.items()):
+    is_closed = _extra(cls) == "forbid" or "allow" not in {_extra(cls), _extra(other)}
+    if is_closed and any(each.is_always_sent and name not in known for name, each in sent.items()):
         return False
     shared = [name for name in known if name in sent and sent[name].is_always_sent]
     return not any(_are_scalars_apart(known[name].hint, sent[name].hint) for name in shared)
 
 
 def _are_scalars_apart(one: Any, other: Any) -> bool:
-    members = _members(one) + _members(other)
-    return all(_shape(each) is str for each in members) and _relation(one, other) is _Relation.APART
+    """Tell whether no value of the one is read as the other, even where the other is not asked for its own."""
+    members = _members(one), _members(other)
+    if any(_shape(each) is not str for each in (*members[0], *members[1])):
+        return False
+    are_numbers = all(any(each in _NUMBERS for each in side) for side in members)  # an int is read as a float
+    return not are_numbers and _relation(one, other) is _Relation.APART
 
 
 def _extra(cls: Any) -> Any:
