@@ -24,7 +24,7 @@ IDENTITIES = {
     "target_port",
     "token",
 }  # numbers that say which, not how much
-MEASURE = re.compile(r"\b((micro|milli)?seconds?|bytes?)\b", re.IGNORECASE)
+MEASURE = re.compile(r"\b((micro|milli)?seconds?|bytes?|probability)\b", re.IGNORECASE)
 COUNT = re.compile(r"\b(how|so) many\b|\bnumber of\b|^\w{4,}s\b", re.IGNORECASE)  # or what is counted comes first
 NUMBER = re.compile(r"[\d_.*+ -]+")
 

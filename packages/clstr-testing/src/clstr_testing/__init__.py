@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from clstr_testing._directory_suite import DirectorySuite as DirectorySuite
     from clstr_testing._fault_direction import Direction as Direction
     from clstr_testing._fault_proxy import FaultProxy as FaultProxy
+    from clstr_testing._faulty_directory import DirectoryFaults as DirectoryFaults
+    from clstr_testing._faulty_directory import FaultyDirectory as FaultyDirectory
     from clstr_testing._leaks import LeakError as LeakError
     from clstr_testing._leaks import no_leaks as no_leaks
     from clstr_testing._oracle import Verdict as Verdict
@@ -57,6 +59,7 @@ _HOMES = {
     "_directory_suite": ("DirectorySuite",),
     "_fault_direction": ("Direction",),
     "_fault_proxy": ("FaultProxy",),
+    "_faulty_directory": ("DirectoryFaults", "FaultyDirectory"),
     "_leaks": ("LeakError", "no_leaks"),
     "_oracle": ("Verdict", "Violation", "judge"),
     "_ports": ("free_port",),
@@ -90,10 +93,12 @@ __all__ = [
     "Check",
     "Cluster",
     "Direction",
+    "DirectoryFaults",
     "DirectorySuite",
     "Ended",
     "Executed",
     "FaultProxy",
+    "FaultyDirectory",
     "Journal",
     "LeakError",
     "NothingCanHappenError",
