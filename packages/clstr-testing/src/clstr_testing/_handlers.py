@@ -53,6 +53,10 @@ class Gate:
         """Let every message go on, now and from now on."""
         self._open.set()
 
+    def close(self) -> None:
+        """Stop messages again, from now on."""
+        self._open.clear()
+
     def __enter__(self) -> Self:
         return self
 
@@ -95,6 +99,14 @@ class Gate:
         """Wait until ``count`` messages have started."""
         await self.until(lambda gate: gate.started.total() >= count)
 
+    async def until_started_with(self, data: bytes, times: int = 1) -> None:
+        """Wait until messages with ``data`` have started so many times."""
+        await self.until(lambda gate: gate.started[data] >= times)
+
+    async def until_cancelled(self, count: int) -> None:
+        """Wait until ``count`` messages have been cancelled."""
+        await self.until(lambda gate: gate.cancelled >= count)
+
     def _notice(self) -> None:
         for condition, noticed in self._waiters:
             if not noticed.done() and condition():
@@ -126,6 +138,11 @@ def late_first_steps(seconds: float) -> Iterator[ContextVar[bool]]:
         yield _is_delayed
     finally:
         loop.set_task_factory(before)
+
+
+def now_ms() -> int:
+    """Return the wall clock's time in milliseconds since the epoch, as envelopes state it."""
+    return time.time_ns() // 1_000_000
 
 
 def block(seconds: float) -> None:

@@ -22,12 +22,14 @@ class LinkBench(Bench):
         hook: Any = getattr(self, name)
         await hook(*peers)
 
-    async def _answered(self, client: clstr.Transport, data: bytes, *losses: type[clstr.ClstrError]) -> None:
+    async def _answered(
+        self, client: clstr.Transport, data: bytes, *losses: type[clstr.ClstrError], shard: int = 0
+    ) -> None:
         """Send until there is an answer: after an outage both sides have to come back, and ``losses`` may happen."""
         losses = clstr.NoShardSubscriberError, clstr.ConnectionLostError, *losses
         while True:
             try:
-                assert await client.request(envelope(data=data), timeout=FAR) == data
+                assert await client.request(envelope(shard, data), timeout=FAR) == data
                 break
             except losses:
                 await asyncio.sleep(PAUSE)

@@ -6,10 +6,11 @@ import asyncio
 from collections import Counter
 from contextlib import suppress
 from hashlib import blake2b
-from typing import Any
+from itertools import product
 
 import clstr
 from clstr_testing._check import proves
+from clstr_testing._fates import FATES, NOWHERE, Fates, fated
 from clstr_testing._handlers import FAR, Gate, block, echo, envelope, settle
 from clstr_testing._link_bench import LINK, LinkBench
 from clstr_testing._outcomes import failure
@@ -195,23 +196,20 @@ class MessageChecks(LinkBench):
     async def _whatever_happens(self, **limits: int) -> None:
         """Let requests end in every way, each followed by one that needs all the room that ``limits`` leave."""
         server, client = await self.peer(), await self.peer(**limits)
-        await server.subscribe([0], _Fates(server))
-        ends: tuple[dict[str, Any], ...] = (
-            *({"type": name} for name in ("answer", "raise", "cancel", "wrong", "refuse", "large")),
-            {"type": "slow", "ttl_ms": 20},
-            {"shard": 1},
-            {"data": bytes(client.max_payload_bytes + 1)},
-            {"headers": {"x-clstr-admin": "1"}},
-            {"type": "\0"},
-            {"ttl_ms": 1, "created_at_ms": 1},
-        )
+        await server.subscribe([0], Fates(server))
         whole = binary(100)
-        for fields in (*ends, *ends):
-            message = clstr.Envelope(**{"shard": 0, "type": "answer", "data": whole, **fields})
-            for send in (client.request, client.notify):
-                with suppress(clstr.ClstrError):  # which one it is, other checks ask
-                    await send(message, timeout=1.0)
-                assert await client.request(envelope(data=whole, type="answer"), timeout=FAR) == whole, fields
+        ends = (
+            *(fated(fate, whole) for fate in FATES),
+            envelope(NOWHERE, whole),
+            envelope(data=bytes(client.max_payload_bytes + 1)),
+            envelope(data=whole, type="\0"),
+            clstr.Envelope(shard=0, type="answer", data=whole, headers={"x-clstr-admin": "1"}),
+            clstr.Envelope(shard=0, type="answer", data=whole, ttl_ms=1, created_at_ms=1),
+        )
+        for message, send in product(ends * 2, (client.request, client.notify)):
+            with suppress(clstr.ClstrError):  # which one it is, other checks ask
+                await send(message, timeout=1.0)
+            assert await client.request(envelope(data=whole), timeout=FAR) == whole, message.type
 
     @proves("T1.4")
     async def test_bytes_in_flight_come_back_after_a_timeout(self) -> None:
@@ -256,27 +254,3 @@ class MessageChecks(LinkBench):
         gate.open()
         await self.hook("restore")
         await self._answered(client, whole)
-
-
-class _Fates:
-    """A handler that ends as the message's type says."""
-
-    def __init__(self, server: clstr.Transport) -> None:
-        self._server = server
-
-    async def __call__(self, message: clstr.Envelope) -> bytes:
-        """Answer, or not."""
-        match message.type:
-            case "raise":
-                raise ValueError("no")
-            case "cancel":
-                raise asyncio.CancelledError
-            case "refuse":
-                raise clstr.refuse(clstr.UnknownMessageError("refuse", "answer"))
-            case "slow":
-                await asyncio.Event().wait()
-            case "large":
-                return bytes(self._server.max_payload_bytes + 1)
-            case "wrong":
-                return "text"  # type: ignore[return-value]  # a handler's mistake
-        return message.data

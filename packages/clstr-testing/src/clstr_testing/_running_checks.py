@@ -1,12 +1,14 @@
-"""T6: what runs, and what waits."""
+"""T6: what waits, and what has no room."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import clstr
 from clstr_testing._check import Bench, proves
 from clstr_testing._handlers import FAR, Gate, envelope, settle
+from clstr_testing._link_bench import PAUSE
 from clstr_testing._outcomes import failure, first_done
 
 LARGE_BYTES = 256 * 1024  # a quarter of the default max_payload_bytes
@@ -14,7 +16,7 @@ MANY = 200  # so that the answers are more than any link or socket lets wait: 50
 
 
 class RunningChecks(Bench):
-    """T6."""
+    """T6: the queues and the answers."""
 
     @proves("T6.6")
     async def test_many_large_answers_all_arrive(self) -> None:
@@ -30,20 +32,6 @@ class RunningChecks(Bench):
         replies = await asyncio.gather(*requests)
         assert [reply[:4] for reply in replies] == bodies
         assert {len(reply) for reply in replies} == {LARGE_BYTES}
-
-    @proves("T6.1")
-    async def test_as_many_handlers_run_as_may_also_within_a_shard(self) -> None:
-        """Ten messages for one shard and three slots: three run, never more, and all are answered."""
-        server, client = await self.peer(max_concurrent=3), await self.peer()
-        gate = Gate()
-        await server.subscribe([0], gate)
-        requests = [asyncio.create_task(client.request(envelope(data=b"%d" % n), timeout=FAR)) for n in range(10)]
-        await gate.until_started(3)
-        await settle()
-        assert gate.running == 3
-        gate.open()
-        await asyncio.gather(*requests)
-        assert gate.peak == 3
 
     @proves("T6.2")
     async def test_a_full_queue_refuses_at_once(self) -> None:
@@ -82,76 +70,110 @@ class RunningChecks(Bench):
             pair = bodies[:2]
             assert await asyncio.gather(*(client.request(envelope(data=body), timeout=FAR) for body in pair)) == pair
 
-    @proves("T6.4")
-    async def test_nested_requests_do_not_deadlock(self) -> None:
-        """Two slots, depth three, two requests at once in each handler, 50 callers: all are answered."""
-        server, client = await self.peer(max_concurrent=2), await self.peer()
-
-        async def handler(message: clstr.Envelope) -> bytes:
-            depth = int(message.data)
-            if depth == 0:
-                return b"1"
-            onward = envelope(1 - message.shard, b"%d" % (depth - 1))
-            replies = await asyncio.gather(*(server.request(onward, timeout=FAR) for _ in range(2)))
-            return b"%d" % sum(map(int, replies))
-
-        await server.subscribe([0, 1], handler)
-        replies = await asyncio.gather(*(client.request(envelope(0, b"3"), timeout=FAR) for _ in range(50)))
-        assert set(replies) == {b"8"}
-
-    @proves("T6.4")
-    async def test_a_lent_slot_comes_back_without_waiting(self) -> None:
-        """While the first handler awaits another peer, another takes its slot; it ends all the same."""
-        server, other, client = await self.peer(max_concurrent=1), await self.peer(), await self.peer()
-        keeper, elsewhere = Gate(), Gate()
-        await other.subscribe([2], elsewhere)
-
-        async def first(_: clstr.Envelope) -> bytes:
-            return await server.request(envelope(2, b"nested"), timeout=FAR)
-
-        await server.subscribe([0], first)
-        await server.subscribe([1], keeper)
-        one = asyncio.create_task(client.request(envelope(0), timeout=FAR))
-        await elsewhere.until_started(1)
-        two = asyncio.create_task(client.request(envelope(1, b"keeper"), timeout=FAR))
-        await keeper.until_started(1)
-        elsewhere.open()
-        assert await one == b"nested"
-        assert not two.done()
-        keeper.open()
-        assert await two == b"keeper"
-
-    @proves("T6.5")
-    async def test_nested_requests_have_a_queue_of_their_own_and_start_first(self) -> None:
-        """A full queue of messages from outside keeps no nested one out, and those start before what waited longer."""
-        server, client = await self.peer(max_concurrent=1, max_queue=2), await self.peer()
-        gate, begun, nest, queued = Gate(), asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-        async def handler(message: clstr.Envelope) -> bytes:
-            if message.data != b"parent":
-                return await gate(message)
-            begun.set()
-            await nest.wait()
-            await asyncio.gather(*(child(number) for number in range(4)))
-            return b""
-
-        async def child(number: int) -> None:
-            try:
-                await server.request(envelope(data=b"nested %d" % number), timeout=FAR)
-            except clstr.OverloadedError:
-                queued.set()  # so the others wait by now
-
-        await server.subscribe([0], handler)
-        parent = asyncio.create_task(client.request(envelope(data=b"parent"), timeout=FAR))
-        await begun.wait()
-        requests = [asyncio.create_task(client.request(envelope(data=b"outer %d" % n), timeout=FAR)) for n in range(3)]
-        await first_done(requests, 1)  # refused: so the other two wait by now
-        nest.set()
-        await queued.wait()
+    @proves("T6.2")
+    async def test_notifies_wait_and_are_bounded_like_requests(self) -> None:
+        """One slot and a queue of three, which notifies fill: no request finds a place, and no further notify runs."""
+        server, client = await self.peer(max_concurrent=1, max_queue=3), await self.peer()
+        gate = Gate()
+        await server.subscribe([0], gate)
+        await client.notify(envelope(data=b"first"), timeout=FAR)
+        await gate.until_started(1)
+        for number in range(6):
+            await client.notify(envelope(data=b"%d" % number), timeout=FAR)
+        requests = [asyncio.create_task(client.request(envelope(data=b"r%d" % n), timeout=FAR)) for n in range(4)]
+        await first_done(requests, 1)
+        await asyncio.sleep(PAUSE)
         gate.open()
-        await parent
         await asyncio.gather(*requests, return_exceptions=True)
-        last_nested = max(index for index, data in enumerate(gate.order) if data.startswith(b"nested"))
-        waiting_outer = [index for index, data in enumerate(gate.order) if data.startswith(b"outer")][1:]
-        assert len(gate.order) >= 4
-        assert all(index > last_nested for index in waiting_outer)
+        await gate.until_started(4)
+        await settle()
+        assert gate.started.total() == 4
+
+    @proves("T6.2")
+    async def test_places_in_the_queue_come_back(self) -> None:
+        """Three messages wait, no more and no fewer, after others have started, were refused, or have expired."""
+        server, client = await self.peer(max_concurrent=1, max_queue=3), await self.peer()
+        for shard, ttl_ms in enumerate((0, 50, 0, 50, 0)):
+            gate = Gate()
+            subscription = await server.subscribe([shard], gate)
+            first = asyncio.create_task(client.request(envelope(shard, b"first"), timeout=FAR))
+            await gate.until_started(1)
+            late = [asyncio.create_task(client.request(envelope(shard, ttl_ms=ttl_ms), timeout=FAR)) for _ in range(5)]
+            await first_done(late, 5 if ttl_ms else 2)
+            gate.open()
+            outcomes = await asyncio.gather(first, *late, return_exceptions=True)
+            assert sum(isinstance(outcome, bytes) for outcome in outcomes) == (1 if ttl_ms else 4)
+            assert sum(isinstance(outcome, clstr.OverloadedError) for outcome in outcomes) == 2
+            await subscription.aclose()
+
+    @proves("T6.3")
+    async def test_the_bytes_of_notifies_and_of_small_messages_count(self) -> None:
+        """One slot, and bytes for some: many small requests, then large notifies."""
+        server, client = await self.peer(max_concurrent=1, max_queue_bytes=5000), await self.peer()
+        for shard, size in enumerate((1, 1000)):
+            gate = Gate()
+            subscription = await server.subscribe([shard], gate)
+            first = asyncio.create_task(client.request(envelope(shard, b"first"), timeout=FAR))
+            await gate.until_started(1)
+            if size > 1:
+                for _ in range(20):
+                    await client.notify(envelope(shard, b"x" * size), timeout=FAR)
+                await asyncio.sleep(PAUSE)
+            requests = [
+                client.request(envelope(shard, b"x" * size), timeout=FAR) for _ in range(20 if size > 1 else 400)
+            ]
+            sent = [asyncio.ensure_future(request) for request in requests]
+            [refused, *_] = await first_done(sent, 10)
+            assert (await failure(refused, clstr.OverloadedError)).limit == "max_queue_bytes"
+            await asyncio.sleep(PAUSE)
+            gate.open()
+            await asyncio.gather(first, *sent, return_exceptions=True)
+            await settle()
+            assert gate.started[b"x" * size] <= 5000 // (size + 1) // (1 if size > 1 else 10)
+            await subscription.aclose()
+
+    @proves("T6.2", "T6.5")
+    async def test_the_queue_of_nested_requests_is_bounded(self) -> None:
+        """One slot and a queue of two: of six requests that a handler makes at once, three are refused."""
+        server, client = await self.peer(max_concurrent=1, max_queue=2), await self.peer()
+        refused = await self._nested(server, client, [b"%d" % number for number in range(6)], 3)
+        assert refused == ["max_queue"] * 3
+
+    @proves("T6.3")
+    async def test_the_bytes_of_nested_requests_are_bounded(self) -> None:
+        """One slot, and bytes for some of ten requests that a handler makes at once."""
+        server, client = await self.peer(max_concurrent=1, max_queue_bytes=5000), await self.peer()
+        refused = await self._nested(server, client, [b"%d" % number * 1000 for number in range(10)], 5)
+        assert 5 <= len(refused) < 9
+        assert set(refused) == {"max_queue_bytes"}
+
+    async def _nested(
+        self, server: clstr.Transport, client: clstr.Transport, bodies: Sequence[bytes], least: int
+    ) -> list[str]:
+        """Let a handler make requests to its own peer; return the bounds by which they were refused, ``least`` some."""
+        gate, refused = Gate(), list[str]()
+        enough = asyncio.Event()
+
+        async def ask(body: bytes) -> None:
+            try:
+                await server.request(envelope(1, body), timeout=FAR)
+            except clstr.OverloadedError as error:
+                refused.append(error.limit)
+                if len(refused) >= least:
+                    enough.set()
+
+        async def parent(_: clstr.Envelope) -> bytes:
+            await asyncio.gather(*map(ask, bodies))
+            return b"done"
+
+        await server.subscribe([0], parent)
+        await server.subscribe([1], gate)
+        request = asyncio.create_task(client.request(envelope(), timeout=FAR))
+        await gate.until_started(1)
+        outer = asyncio.create_task(client.request(envelope(1, b"outer" * 200), timeout=FAR))
+        await enough.wait()
+        await settle()
+        gate.open()
+        assert await request == b"done"
+        assert await outer == b"outer" * 200  # theirs is another queue
+        return refused

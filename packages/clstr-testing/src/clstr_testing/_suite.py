@@ -17,14 +17,20 @@ from clstr_testing._outage_checks import OutageChecks
 from clstr_testing._ownership_checks import OwnershipChecks
 from clstr_testing._release_checks import ReleaseChecks
 from clstr_testing._running_checks import RunningChecks
+from clstr_testing._sharing_checks import SharingChecks
+from clstr_testing._slot_checks import SlotChecks
+from clstr_testing._ttl_checks import TtlChecks
 
 
 class TransportSuite(
     MessageChecks,
+    SharingChecks,
     OwnershipChecks,
     ReleaseChecks,
     RunningChecks,
+    SlotChecks,
     DeadlineChecks,
+    TtlChecks,
     EndingChecks,
     ErrorChecks,
     NotifyChecks,

@@ -31,7 +31,7 @@ class CloseRaisesWhileClosing(Engine):
         return await super().aclose()
 
 
-@breaks("T14.1", "T14.2", "T14.3", "T14.4", "T14.5", "T14.6", "T14.7", "T14.8")
+@breaks("T3.1", "T3.2", "T14.1", "T14.2", "T14.3", "T14.4", "T14.5", "T14.6", "T14.7", "T14.8")
 class SecondCloseRaises(Engine):
     """A transport can be closed once."""
 

@@ -134,7 +134,7 @@ class ManyHeadersCut(_Changes):
         return {"headers": dict(list(envelope.headers.items())[:50])}
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T5.4")
 class NotifyHeadersLost(_Changes):
     """A notify has no headers."""
 
@@ -157,11 +157,11 @@ class HeadersOfOneInSevenLost(_Changes):
     arrived = 0
 
     def changes(self, envelope: clstr.Envelope, *, is_notify: bool) -> dict[str, Any]:
-        type(self).arrived += 1
+        self.arrived += 1
         return {} if self.arrived % 7 else {"headers": {}}
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T5.4")
 class HeadersWithoutDataLost(_Changes):
     """A message without data has no headers either."""
 
@@ -201,7 +201,7 @@ class TypeStripped(_Changes):
         return {"type": envelope.type.strip()}
 
 
-@breaks("T1.1", "T9.2")
+@breaks("T1.1", "T5.2", "T9.2")
 class EmptyRequestIsNone(_Changes):
     """A message without data has none instead of empty bytes."""
 
@@ -209,7 +209,7 @@ class EmptyRequestIsNone(_Changes):
         return {"data": envelope.data or None}
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T5.2")
 class EmptyNotifyIsNone(_Changes):
     """A notify without data has none instead of empty bytes."""
 
@@ -307,7 +307,7 @@ class RepliesOfWholePagesLoseAByte(_ChangesReplies):
         return data if len(data) % 4096 else data[:-1]
 
 
-@breaks("T1.1", "T1.4", "T1.5", "T4.1", "T6.4", "T6.6", "T9.2", "T9.3", "T16.1", "T16.2")
+@breaks("T1.1", "T1.4", "T1.5", "T2.1", "T2.2", "T4.1", "T6.4", "T6.6", "T9.2", "T9.3", "T16.1", "T16.2")
 class OneReplyInAHundredIsEmpty(_ChangesReplies):
     """One reply in a hundred is lost."""
 

@@ -1,15 +1,15 @@
-"""Transports that break T7 and T8: how long a message may take, and how long it may wait."""
+"""Transports that break T7: how long a handler may take."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import clstr
-from clstr._context import Current
 from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
-from clstr.spi._sender import Sender, _Call
 from conformance.broken import breaks
 
 
@@ -22,7 +22,7 @@ class HandlerTimeoutIgnored(Dispatcher):
         super()._start(delivery)
 
 
-@breaks("T7.1", "T7.2", "T9.2", "T14.6")
+@breaks("T6.1", "T6.4", "T7.1", "T7.2", "T7.3", "T9.2", "T14.6")
 class HandlerIsNotCancelled(Dispatcher):
     """A handler's caller learns that its time is over, the handler does not."""
 
@@ -30,7 +30,7 @@ class HandlerIsNotCancelled(Dispatcher):
         self._answers.handler_timed_out(delivery)
 
 
-@breaks("T7.1", "T7.2", "T7.3", "T14.6", "T16.1")
+@breaks("T6.1", "T7.1", "T7.2", "T7.3", "T8.2", "T14.6", "T16.1")
 class HandlerTimeoutIsSilent(Dispatcher):
     """A handler is cancelled in time, but its caller hears nothing."""
 
@@ -39,59 +39,13 @@ class HandlerTimeoutIsSilent(Dispatcher):
         super()._cancel(delivery)
 
 
-@breaks("T7.2", "T8.2", "T9.2")
+@breaks("T6.1", "T6.4", "T7.2", "T8.2", "T9.2")
 class TtlEndsAtTheStart(Dispatcher):
     """What has started in time may run as long as any other."""
 
     def _start(self, delivery: Delivery) -> None:
         delivery.deadline = math.inf
         super()._start(delivery)
-
-
-@breaks("T7.2", "T8.2", "T9.2")
-class TtlIgnored(Dispatcher):
-    """The node does not look at the TTL."""
-
-    def admit(self, delivery: Delivery) -> None:
-        delivery.deadline = self._loop.time() + 1e6
-        super().admit(delivery)
-
-
-@breaks("T8.2", "T9.2")
-class ExpiredInTheQueueRuns(Dispatcher):
-    """What expires while it waits is refused, and starts all the same."""
-
-    def expire(self, delivery: Delivery) -> None:
-        if delivery in self._running:
-            super().expire(delivery)
-        else:
-            self._answers.refuse(delivery, clstr.EnvelopeExpiredError(delivery.envelope.shard, 1.0))
-            delivery.deadline = math.inf
-
-
-@breaks("T8.2")
-class ExpiredOnlyAtItsTurn(Dispatcher):
-    """What expires while it waits is refused when a slot is free."""
-
-    def expire(self, delivery: Delivery) -> None:
-        if delivery in self._running:
-            super().expire(delivery)
-
-    def _start(self, delivery: Delivery) -> None:
-        if delivery.deadline > self._loop.time():
-            super()._start(delivery)
-        else:
-            self._answers.refuse(delivery, clstr.EnvelopeExpiredError(delivery.envelope.shard, 1.0))
-
-
-@breaks("T8.2")
-class ExpiredAtItsFirstStepRuns(Dispatcher):
-    """The clock is looked at when a task is created, and not when it begins."""
-
-    async def _run(self, delivery: Delivery) -> None:
-        if delivery.task is not None:  # an eager first step is taken inside of the start: there is nothing to skip
-            delivery.deadline = math.inf
-        await super()._run(delivery)
 
 
 @breaks("T7.3", "T9.2")
@@ -111,7 +65,7 @@ class SlotFreedEarly(Dispatcher):
         super().end(delivery)
 
 
-@breaks("T7.3", "T9.2")
+@breaks("T6.1", "T6.4", "T7.1", "T7.3", "T9.2")
 class SlotLeaksOnTimeout(Dispatcher):
     """The slot of a handler that was cancelled is never free again."""
 
@@ -120,53 +74,132 @@ class SlotLeaksOnTimeout(Dispatcher):
         self._active += 1
 
 
-@breaks("T7.2", "T8.1", "T8.2", "T9.2")
-class NoTtlOnTheWire(Sender):
-    """The node does not learn how long it may take."""
+@breaks("T7.1")
+class TimeoutCountsFromArrival(Dispatcher):
+    """What a message has waited is taken from its handler's time."""
 
-    def _ttl_ms(self, call: _Call, now: float) -> int:
-        return min(0, super()._ttl_ms(call, now))
-
-
-@breaks("T8.1", "T9.2")
-class TtlForgetsTheTimeout(Sender):
-    """A request carries its TTL, not its caller's timeout."""
-
-    def _ttl_ms(self, call: _Call, now: float) -> int:
-        super()._ttl_ms(call, now)
-        return call.envelope.ttl_ms
+    def _start(self, delivery: Delivery) -> None:
+        limits, now = self._limits, self._loop.time()
+        waited = now - (now if delivery.received is None else delivery.received)
+        self._limits = replace(limits, handler_timeout=max(0.001, limits.handler_timeout - waited))
+        super()._start(delivery)
+        self._limits = limits
 
 
-@breaks("T8.1")
-class NotifyCarriesTheTimeout(Sender):
-    """The timeout of a notify limits its handler too."""
+@breaks("T7.1", "T7.3")
+class NotifiesMayTakeLong(Dispatcher):
+    """The handler of a notify may take any time."""
 
-    def _ttl_ms(self, call: _Call, now: float) -> int:
-        call.expires = min(call.expires, call.deadline)
-        return super()._ttl_ms(call, now)
-
-
-class _SendsExpired(Sender):
-    oneway: bool
-
-    def _new_call(
-        self, envelope: clstr.Envelope, timeout: float, now: float, inside: Current | None, *, oneway: bool
-    ) -> _Call:
-        call = super()._new_call(envelope, timeout, now, inside, oneway=oneway)
-        if oneway == self.oneway:
-            call.expires = max(call.expires, now + 0.05)  # less than any TTL of a check
-        return call
+    def _start(self, delivery: Delivery) -> None:
+        limits = self._limits
+        if delivery.oneway:
+            self._limits = replace(limits, handler_timeout=1e6)
+        super()._start(delivery)
+        self._limits = limits
 
 
-@breaks("T8.3")
-class ExpiredRequestSent(_SendsExpired):
-    """A request is sent although its TTL is over."""
+@breaks("T7.1")
+class NestedMayTakeLong(Dispatcher):
+    """The handler of a request that a handler made may take as long as its caller waits."""
 
-    oneway = False
+    def _start(self, delivery: Delivery) -> None:
+        limits = self._limits
+        if delivery.depth:
+            self._limits = replace(limits, handler_timeout=1e6)
+        super()._start(delivery)
+        self._limits = limits
 
 
-@breaks("T8.3")
-class ExpiredNotifySent(_SendsExpired):
-    """A notify is sent although its TTL is over."""
+@breaks("T7.1", "T7.3", "T16.1")
+class OneInThreeMayTakeLong(Dispatcher):
+    """One handler in three may take any time."""
 
-    oneway = True
+    count = 0
+
+    def _start(self, delivery: Delivery) -> None:
+        limits = self._limits
+        self.count += 1
+        if self.count % 3 == 0:
+            self._limits = replace(limits, handler_timeout=1e6)
+        super()._start(delivery)
+        self._limits = limits
+
+
+@breaks("T7.1")
+class WhoWaitsMayTakeLong(Dispatcher):
+    """The time of a handler that waits for a reply does not pass."""
+
+    def expire(self, delivery: Delivery) -> None:
+        if delivery.lent:
+            delivery.tick = self._deadlines.add(self._loop.time() + 0.05, delivery)
+        else:
+            super().expire(delivery)
+
+
+@breaks("T5.2", "T5.3", "T5.5", "T7.1", "T7.3", "T14.6", "T15.2")
+class LateAnswersCount(Dispatcher):
+    """A handler that was cancelled because its time is over, and answers all the same, has answered."""
+
+    def _cancel(self, delivery: Delivery) -> None:
+        delivery.since = -1
+        self._cancel_task(delivery)
+
+    async def _run(self, delivery: Delivery) -> None:
+        handler = delivery.subscription.handler
+
+        async def noting(envelope: clstr.Envelope) -> bytes | None:
+            try:
+                return await handler(envelope)
+            except asyncio.CancelledError:
+                self._answers.handler_timed_out(delivery)
+                raise
+
+        delivery.subscription = SimpleNamespace(handler=noting)  # type: ignore[assignment]  # a fault
+        await super()._run(delivery)
+
+
+@breaks("T6.1", "T7.2", "T8.2")
+class NotifyTtlEndsAtTheStart(Dispatcher):
+    """A notify that has started in time may run as long as any other."""
+
+    def _start(self, delivery: Delivery) -> None:
+        if delivery.oneway:
+            delivery.deadline = math.inf
+        super()._start(delivery)
+
+
+@breaks("T7.2")
+class TtlBeginsAgainAtTheStart(Dispatcher):
+    """What a message has waited is not taken from its TTL."""
+
+    def _start(self, delivery: Delivery) -> None:
+        if delivery.envelope.ttl_ms:
+            delivery.deadline = self._loop.time() + delivery.envelope.ttl_ms / 1000
+        super()._start(delivery)
+
+
+@breaks("T7.3")
+class NotifySlotFreedEarly(Dispatcher):
+    """The slot of a notify is free when its time is over, whether its handler has ended or not."""
+
+    def _cancel(self, delivery: Delivery) -> None:
+        super()._cancel(delivery)
+        if delivery.oneway:
+            delivery.closing += 1000
+            self._active -= 1
+            self._start_waiting()
+
+    def end(self, delivery: Delivery) -> None:
+        if delivery.closing >= 1000:
+            delivery.closing -= 1000
+            self._active += 1
+        super().end(delivery)
+
+
+@breaks("T6.1", "T7.1", "T7.3")
+class NotifySlotLeaksOnTimeout(Dispatcher):
+    """The slot of a notify whose time is over is never free again."""
+
+    def _cancel(self, delivery: Delivery) -> None:
+        super()._cancel(delivery)
+        self._active += delivery.oneway

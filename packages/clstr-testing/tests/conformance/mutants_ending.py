@@ -16,7 +16,7 @@ from clstr.spi._sender import Sender
 from conformance.broken import breaks
 
 
-@breaks("T1.4", "T1.5", "T8.1", "T9.1", "T9.2")
+@breaks("T1.4", "T1.5", "T3.1", "T3.2", "T6.4", "T8.1", "T8.3", "T9.1", "T9.2")
 class TimeoutIgnored(Sender):
     """A caller waits as long as it takes."""
 
@@ -24,7 +24,7 @@ class TimeoutIgnored(Sender):
         return await super().exchange(envelope, timeout if oneway else 1e6, oneway=oneway)
 
 
-@breaks("T1.4", "T1.5", "T9.1")
+@breaks("T1.4", "T1.5", "T3.1", "T3.2", "T8.3", "T9.1")
 class TimeoutIsAnEmptyReply(Sender):
     """A caller whose time is over gets nothing, and no error."""
 

@@ -30,7 +30,7 @@ class RefusalsAreHandlerErrors(Answers):
         self._fail(delivery, HandlerError(type(error).__name__, str(error) or "cancelled"))
 
 
-@breaks("T6.2", "T6.3", "T7.3", "T10.1")
+@breaks("T6.2", "T6.3", "T6.5", "T7.3", "T10.1")
 class RefusalsLoseTheirFacts(Receiver):
     """An error arrives with its type and its message alone."""
 
@@ -168,7 +168,7 @@ class OversizeMayHaveRun(Sender):
             raise
 
 
-@breaks("T11.2")
+@breaks("T6.1", "T11.2")
 class OversizeReplyDropped(Answers):
     """A reply too large vanishes."""
 

@@ -40,7 +40,7 @@ class AnythingIsForMe(Receiver):
         return super()._check(frame, shard)
 
 
-@breaks("T15.1")
+@breaks("T8.1", "T15.1")
 class NothingIsValidated(Receiver):
     """A message may carry headers and types that no sender of ours would send."""
 
@@ -67,7 +67,7 @@ class WhatIsNoReplyEndsTheRequest(Receiver):
         return InvalidReplyError("no reply") if outcome is None else outcome
 
 
-@breaks("T1.4", "T1.5", "T9.2", "T15.2")
+@breaks("T1.4", "T1.5", "T6.1", "T6.4", "T7.1", "T7.2", "T9.2", "T15.2")
 class CancelledErrorStopsTheReceiver(Answers):
     """A handler that cancels itself cancels who called it."""
 
@@ -77,7 +77,7 @@ class CancelledErrorStopsTheReceiver(Answers):
             self._link.sink.request = lambda *_: None  # type: ignore[attr-defined]  # nobody reads any more
 
 
-@breaks("T9.2", "T15.2")
+@breaks("T6.1", "T6.4", "T7.1", "T9.2", "T15.2")
 class CancelledErrorLeaksASlot(Answers):
     """A handler that cancels itself keeps its slot."""
 

@@ -27,7 +27,7 @@ class MangledAsText(Answers):
         super()._reply(delivery, data.decode(errors="ignore").encode())
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T5.2", "T6.2")
 class EmptyReplyIsABuffer(Engine):
     """An empty reply is a bytearray."""
 
@@ -35,7 +35,7 @@ class EmptyReplyIsABuffer(Engine):
         return await super().request(envelope, timeout=timeout) or bytearray()
 
 
-@breaks("T1.1")
+@breaks("T1.1", "T5.4")
 class HeadersLost(Receiver):
     """The handler gets no headers."""
 

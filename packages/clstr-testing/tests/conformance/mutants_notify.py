@@ -15,7 +15,7 @@ from conformance.broken import breaks
 from conformance.loopback import Hub, LoopbackLink
 
 
-@breaks("T8.1", "T12.1", "T12.2")
+@breaks("T5.1", "T6.1", "T6.2", "T6.3", "T7.1", "T7.2", "T7.3", "T8.1", "T8.2", "T12.1", "T12.2")
 class NotifyWaits(Sender):
     """A notify is a request whose reply nobody reads."""
 
@@ -25,7 +25,7 @@ class NotifyWaits(Sender):
         return call
 
 
-@breaks("T8.1", "T12.2")
+@breaks("T6.1", "T6.2", "T6.3", "T7.1", "T7.2", "T7.3", "T8.1", "T8.2", "T12.2")
 class NotifyReports(NotifyWaits):
     """A notify waits a little, in case there is an error to report."""
 
@@ -39,7 +39,7 @@ class NotifyReports(NotifyWaits):
             return b""
 
 
-@breaks("T1.1", "T1.3", "T12.1")
+@breaks("T1.1", "T1.3", "T2.1", "T2.2", "T5.3", "T5.4", "T5.5", "T6.1", "T8.1", "T12.1", "T16.1")
 class NotifyRunsTwice(LoopbackLink):
     """A notify is sent twice, to make sure."""
 
@@ -50,7 +50,7 @@ class NotifyRunsTwice(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T1.1", "T12.1")
+@breaks("T1.1", "T2.1", "T2.2", "T4.1", "T5.1", "T5.2", "T5.4", "T5.5", "T6.1", "T7.1", "T8.1", "T12.1", "T16.1")
 class NotifyIsLost(LoopbackLink):
     """Every third notify vanishes."""
 
@@ -65,7 +65,7 @@ class NotifyIsLost(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T12.1")
+@breaks("T4.1", "T12.1")
 class NoNotifyToOneself(LoopbackLink):
     """A peer does not hear its own notifies."""
 
@@ -76,7 +76,7 @@ class NoNotifyToOneself(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T12.3")
+@breaks("T3.2", "T4.1", "T5.1", "T12.3")
 class NotifyGoesWhereTheLastMessageWent(LoopbackLink):
     """A sender remembers who held a shard, and a notify that is refused there tells nobody."""
 

@@ -43,7 +43,7 @@ class RunsAgainAfterAnError(Sender):
         return super()._read(once_more(outcome, HandlerError), call, pending)
 
 
-@breaks("T7.1", "T7.2", "T7.3", "T14.6", "T16.1")
+@breaks("T7.1", "T7.2", "T7.3", "T8.2", "T14.6", "T16.1")
 class RunsAgainAfterATimeout(Sender):
     """A request whose handler took too long is sent once more."""
 

@@ -38,7 +38,7 @@ class LossProvesNothingRan(PendingReplies):
             super().fail_sent(error, message)
 
 
-@breaks("T9.1", "T13.2", "T13.3")
+@breaks("T8.3", "T9.1", "T13.2", "T13.3")
 class NoWaitingForTheLink(LinkState):
     """While the link is down every call fails."""
 
@@ -48,7 +48,7 @@ class NoWaitingForTheLink(LinkState):
         return True
 
 
-@breaks("T13.2", "T13.4")
+@breaks("T3.1", "T3.2", "T13.2", "T13.4")
 class WaitsForTheLinkForEver(LinkState):
     """A call waits for the link as long as it may."""
 
@@ -57,7 +57,7 @@ class WaitsForTheLinkForEver(LinkState):
         return await super().wait_up(deadline, math.inf if give_up else None)
 
 
-@breaks("T9.1")
+@breaks("T3.1", "T3.2", "T8.3", "T9.1")
 class WaitsForTheLinkPastTheTimeout(LinkState):
     """While it waits for the link, a call forgets its timeout."""
 
@@ -75,7 +75,7 @@ class OutageMayHaveRun(LinkState):
         return error
 
 
-@breaks("T1.4", "T1.5", "T13.2", "T13.3", "T13.4")
+@breaks("T1.4", "T1.5", "T3.1", "T3.2", "T8.3", "T13.2", "T13.3", "T13.4")
 class SubscriptionsStayAway(LoopbackLink):
     """A link that is back holds nothing."""
 
