@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -12,6 +14,9 @@ import clstr
 from clstr import Envelope
 from clstr.errors import ClstrError, NoShardSubscriberError
 from clstr_testing import Server, free_port, nats_server
+
+# A server that is told to go closes its connections one after the other, a second apart, and then ends.
+LAME_DUCK = 'lame_duck_grace_period: "1ms"\nlame_duck_duration: "30s"\n'
 
 Connect = Callable[..., Awaitable[clstr.Transport]]
 
@@ -27,7 +32,7 @@ async def servers() -> AsyncIterator[list[Server]]:
     async with AsyncExitStack() as stack:
         running = []
         for port in ports:
-            config = f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}], pool_size: -1 }}'
+            config = LAME_DUCK + f'cluster {{ name: c, listen: "127.0.0.1:{port}", routes: [{routes}], pool_size: -1 }}'
             running.append(await stack.enter_async_context(nats_server(config=config)))
         async with asyncio.timeout(20):
             while not all(each.log.read_text().count("Route connection created") >= 2 for each in running):  # noqa: ASYNC110 -- a log
@@ -66,3 +71,33 @@ async def test_one_server_may_go(servers: list[Server], connect: Connect) -> Non
                     break
                 except ClstrError:
                     await asyncio.sleep(0)
+
+
+async def test_answers_of_a_node_whose_server_is_told_to_go_are_not_lost(
+    servers: list[Server], connect: Connect
+) -> None:
+    """They are ready at once after the node has lost its connection: it keeps them until it has another one."""
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def answer_later(envelope: Envelope) -> bytes:
+        if envelope.data == b"19":
+            asked.set()
+        await may_answer.wait()
+        return envelope.data
+
+    node = await connect(servers[0].port, query=f",127.0.0.1:{servers[1].port}")
+    client = await connect(servers[2].port)
+    await node.subscribe([7], answer_later)
+    requests = [
+        asyncio.create_task(client.request(Envelope(shard=7, type="t", data=b"%d" % number), timeout=30))
+        for number in range(20)
+    ]
+    async with asyncio.timeout(30):
+        await asked.wait()
+        os.kill(servers[0].pid, signal.SIGUSR2)
+        while node.stats().is_up:  # noqa: ASYNC110 -- the transport tells it no other way
+            await asyncio.sleep(0)
+        may_answer.set()
+        assert await asyncio.gather(*requests) == [b"%d" % number for number in range(20)]
+    assert node.stats().dropped_replies == 0
+    assert node.stats().reconnects == 1
