@@ -57,7 +57,7 @@ class HeldAgainLater(_HoldsLater):
         return shard in self.hub.holders
 
 
-@breaks("T1.1", "T1.3", "T2.1", "T2.2", "T3.1", "T3.2", "T4.1", "T6.6", "T9.2", "T16.1")
+@breaks("T1.1", "T1.3", "T1.6", "T2.1", "T2.2", "T3.1", "T3.2", "T4.1", "T6.6", "T9.2", "T16.1")
 class LargeShardsLater(_HoldsLater):
     """A shard above 2**16 is confirmed before it is held."""
 
@@ -93,6 +93,7 @@ class SharedLater(_HoldsLater):
     "T7.3",
     "T8.1",
     "T8.2",
+    "T11.1",
     "T12.1",
     "T12.2",
     "T12.3",
@@ -142,7 +143,7 @@ class NewcomersSeeNothing(LoopbackLink):
         return super().send(shard, token, body, oneway=oneway)
 
 
-@breaks("T2.1", "T3.1", "T3.2", "T4.1", "T5.2", "T5.4", "T6.2", "T6.3", "T6.4", "T6.5", "T12.1", "T16.1")
+@breaks("T2.1", "T3.1", "T3.2", "T4.1", "T5.2", "T5.4", "T6.2", "T6.3", "T6.4", "T6.5", "T10.2", "T12.1", "T16.1")
 class OwnShardsLater(LoopbackLink):
     """A peer's own messages find its shards a little later than those of others."""
 
@@ -166,6 +167,7 @@ class OwnShardsLater(LoopbackLink):
 @breaks(
     "T1.1",
     "T1.3",
+    "T1.6",
     "T2.1",
     "T2.2",
     "T3.1",
@@ -182,6 +184,8 @@ class OwnShardsLater(LoopbackLink):
     "T6.6",
     "T7.2",
     "T9.2",
+    "T9.3",
+    "T10.2",
     "T13.2",
     "T13.3",
     "T14.6",

@@ -95,7 +95,7 @@ class QueueOutlivesSubscription(Dispatcher):
         return 0 if is_release(selects) else super().refuse_waiting(selects, new_error)
 
 
-@breaks("T2.2", "T3.1", "T3.2", "T4.1", "T5.1", "T5.2", "T5.4", "T6.1", "T6.4", "T12.3", "T16.1", "T17.2")
+@breaks("T2.2", "T3.1", "T3.2", "T4.1", "T5.1", "T5.2", "T5.4", "T6.1", "T12.3", "T16.1", "T17.2")
 class UnsubscribeReturnsEarly(Holders):
     """A shard is let go of after the call has returned."""
 

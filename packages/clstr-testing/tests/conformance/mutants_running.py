@@ -186,7 +186,7 @@ class NotifiesTakeNoSlot(Dispatcher):
         return delivery.oneway or super()._has_slot(delivery)
 
 
-@breaks("T6.1", "T12.1")
+@breaks("T6.1", "T9.3", "T12.1")
 class AtMostFiftyRun(Dispatcher):
     """However many handlers may run, fifty do."""
 
@@ -194,7 +194,7 @@ class AtMostFiftyRun(Dispatcher):
         return super()._has_slot(delivery) and self._active < 50
 
 
-@breaks("T5.2", "T5.3", "T5.5", "T6.1", "T6.4", "T12.2", "T17.2")
+@breaks("T5.2", "T5.3", "T5.5", "T6.1", "T6.4", "T9.2", "T12.2", "T17.2")
 class FailedHandlersKeepTheirSlot(Dispatcher):
     """The slot of a handler that raises is never free again."""
 

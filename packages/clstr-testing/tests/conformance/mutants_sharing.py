@@ -163,12 +163,11 @@ class NotifyToAllSubscriptions(Dispatcher):
     """Every subscription of a peer gets a notify."""
 
     def admit(self, delivery: Delivery) -> None:
+        holders = delivery.subscription._engine.holders._by_shard[delivery.envelope.shard] if delivery.oneway else []
+        others = [each for each in holders if each is not delivery.subscription]
+        for each in [msgspec.structs.replace(delivery, subscription=other) for other in others]:
+            super().admit(each)  # copies from before the first one has run: where handlers begin at once, it has ended
         super().admit(delivery)
-        if not delivery.oneway:
-            return
-        for other in delivery.subscription._engine.holders._by_shard[delivery.envelope.shard]:
-            if other is not delivery.subscription:
-                super().admit(msgspec.structs.replace(delivery, subscription=other))
 
 
 @breaks("T2.1", "T2.2", "T16.1")
@@ -178,11 +177,10 @@ class OneNotifyInTenToTwoSubscriptions(Dispatcher):
     count = 0
 
     def admit(self, delivery: Delivery) -> None:
-        super().admit(delivery)
         self.count += delivery.oneway
-        if not delivery.oneway or self.count % 10:
-            return
-        for other in delivery.subscription._engine.holders._by_shard[delivery.envelope.shard]:
-            if other is not delivery.subscription:
-                super().admit(msgspec.structs.replace(delivery, subscription=other))
-                return
+        if delivery.oneway and self.count % 10 == 0:
+            for other in delivery.subscription._engine.holders._by_shard[delivery.envelope.shard]:
+                if other is not delivery.subscription:
+                    super().admit(msgspec.structs.replace(delivery, subscription=other))
+                    break
+        super().admit(delivery)

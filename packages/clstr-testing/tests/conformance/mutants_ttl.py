@@ -130,7 +130,7 @@ class NotifyTtlForgetsItsAge(Sender):
         return call.envelope.ttl_ms if call.oneway else left
 
 
-@breaks("T6.1", "T7.2", "T8.1", "T8.2")
+@breaks("T6.1", "T7.2", "T8.1", "T8.2", "T9.2")
 class NotifyHasNoTtl(Sender):
     """A notify has no TTL."""
 
@@ -173,7 +173,7 @@ class TtlOfADayAtMost(Sender):
         return min(super()._ttl_ms(call, now), 24 * 3600 * 1000)
 
 
-@breaks("T6.1", "T7.2", "T8.2")
+@breaks("T6.1", "T7.2", "T8.2", "T9.2")
 class ExpiredNotifyRuns(Dispatcher):
     """A notify that expires while it waits runs all the same."""
 
@@ -203,7 +203,7 @@ class NotifyExpiredAtItsFirstStepRuns(Dispatcher):
         await super()._run(delivery)
 
 
-@breaks("T8.2")
+@breaks("T8.2", "T10.1", "T10.2")
 class ExpiryIsNoRefusal(Answers):
     """A message that expired may have run, so it is said."""
 
