@@ -29,13 +29,14 @@ COMMANDS = {
     "python3 -m venv .venv && .venv/bin/pip install -q nox && .venv/bin/nox": ".ci/run",
     "python3 -m venv .venv && .venv/bin/pip install -q nox && .venv/bin/nox -s demo": "the session demo",
     'pip install "clstr-testing[nats,redis]" clstr-memory': "tests-integration/install/test_distributions.py",
-    "python -m clstr_zmq keygen node-1 >> peers.txt      # writes node-1.key, a secret": "the plugin's tests",
-    "python -m clstr_zmq keygen web >> peers.txt": "the plugin's tests",
+    "python -m clstr_zmq keygen node node-1 >> peers.txt      # writes node-1.key, a secret": "the plugin's tests",
+    "python -m clstr_zmq keygen client web >> peers.txt": "the plugin's tests",
 }
 SHOWN = {  # what nothing can run, and what looks at it
     ("README.md", "text"): "test_programs.py: what the program prints",
     ("docs/engine.md", "text"): "a drawing",
     ("docs/transports/nats.md", "text"): "test_docs.py: the configuration that the tests run with",
+    ("docs/transports/zmq.md", "text"): "lines of a list of peers, as the plugin's tests write them",
     ("docs/transports/redis.md", "text"): "test_docs.py: the users that the tests run as",
     ("docs/reliability.md", "text"): "what runs of the session chaos have printed",
     ("docs/performance.md", "console"): "bench/test_bench.py: the command line and what it runs",
