@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
 import pytest
@@ -42,6 +43,9 @@ async def test_a_request_of_another_cluster_is_refused_and_counted(connect: Conn
     assert not caught.value.maybe_executed
     await stranger.notify(clstr.Envelope(shard=1, type="foreign"))
     assert await client.request(clstr.Envelope(shard=1, type="own")) == b"done"
+    async with asyncio.timeout(30):
+        while node.stats().foreign_requests < 2:  # noqa: ASYNC110 -- the stranger's notify takes a way of its own
+            await asyncio.sleep(0.001)
     assert ran == ["own"]
     assert node.stats().foreign_requests == 2
 
