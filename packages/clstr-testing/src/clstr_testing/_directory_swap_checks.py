@@ -114,7 +114,7 @@ class SwapChecks(DirectoryBench):
         kept = await member.put(KEY, b"kept")
         await self.lag()  # type: ignore[attr-defined]  # hooks are optional
         lost = await member.put(KEY, b"lost")
-        await self.fail_over()  # type: ignore[attr-defined]
+        await self.fail_over()  # type: ignore[attr-defined]  # as above
         await member.ears.until(lambda ears: bool(ears.ups))
         found = await member.record(KEY)
         assert found.value == b"kept"

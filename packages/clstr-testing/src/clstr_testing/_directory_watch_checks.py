@@ -56,7 +56,7 @@ class WatchChecks(DirectoryBench):
         await member.sees(CLUSTER_KEY, b"cluster")
         await other.put(KEY, b"before")
         await self.cut()  # type: ignore[attr-defined]  # hooks are optional
-        await self.restore()  # type: ignore[attr-defined]
+        await self.restore()  # type: ignore[attr-defined]  # as above
         await member.sees(KEY, b"before")
 
     @proves("D3.4", needs=OUTAGE)
@@ -64,7 +64,7 @@ class WatchChecks(DirectoryBench):
         """Without another gap for each change."""
         member, other = await self.two()
         await self.cut()  # type: ignore[attr-defined]  # hooks are optional
-        await self.restore()  # type: ignore[attr-defined]
+        await self.restore()  # type: ignore[attr-defined]  # as above
         for each in (member, other):
             await each.ears.until(lambda ears: bool(ears.ups))
         version = await other.put(KEY, b"after")
@@ -82,7 +82,7 @@ class OutcomeChecks(DirectoryBench):
         await self.lose_answers()  # type: ignore[attr-defined]  # hooks are optional
         swap = member.directory.swap(Swap(KEY, Version.absent(history), b"x"))
         assert (await failure(swap, DirectoryUnavailableError)).maybe_applied
-        await self.restore()  # type: ignore[attr-defined]
+        await self.restore()  # type: ignore[attr-defined]  # as above
         assert (await (await self.member()).record(KEY)).value == b"x"
 
     @proves("D4.2", needs=OUTAGE)
@@ -97,7 +97,7 @@ class OutcomeChecks(DirectoryBench):
         assert isinstance(outcome, DirectoryUnavailableError)
         await member.ears.until(lambda ears: ears.downs > 0)
         assert not member.ears.ups
-        await self.restore()  # type: ignore[attr-defined]
+        await self.restore()  # type: ignore[attr-defined]  # as above
         await member.ears.until(lambda ears: bool(ears.ups))
         assert member.ears.ups[-1] == history
         await member.put("shard/9", b"back")
@@ -112,7 +112,7 @@ class OutcomeChecks(DirectoryBench):
         await asyncio.sleep(0)
         await self.cut()  # type: ignore[attr-defined]  # hooks are optional
         outcomes = await first + await member.directory.swap_many(swaps[20:])
-        await self.restore()  # type: ignore[attr-defined]
+        await self.restore()  # type: ignore[attr-defined]  # as above
         await member.ears.until(lambda ears: bool(ears.ups))
         await settle()
         records = (await member.read()).records
@@ -129,7 +129,7 @@ class OutcomeChecks(DirectoryBench):
         history = (await member.read()).history
         await self.lose_answers()  # type: ignore[attr-defined]  # hooks are optional
         await failure(member.directory.swap(Swap(KEY, Version.absent(history), b"x")), DirectoryUnavailableError)
-        await self.restore()  # type: ignore[attr-defined]
+        await self.restore()  # type: ignore[attr-defined]  # as above
         witness = await self.member()
         deleted = await witness.put(KEY, None)
         await settle()

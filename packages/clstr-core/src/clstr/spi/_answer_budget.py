@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable
 
+from clstr.spi._changes import Changes
+
 # One destination may have this much: as much as a peer asks for at once with the default `max_inflight_bytes`.
 MAX_DESTINATION_BYTES = 16 * 1024 * 1024
 # Above the 100 answers of 1 MiB that handlers may return to one destination before its own bound stops the next ones.
@@ -31,7 +33,7 @@ class AnswerBudget:
     def __init__(self, on_room: Callable[[], None]) -> None:
         self._on_room = on_room
         self._bytes: dict[Hashable, int] = {}
-        self._settlers: set[asyncio.Future[None]] = set()
+        self._settled = Changes(asyncio.get_running_loop())
         self.is_full: bool = False
         self.blocked: set[Hashable] = set()
         self.total_bytes: int = 0
@@ -65,24 +67,11 @@ class AnswerBudget:
         if has_room:
             self._on_room()
         if not self.total_bytes:
-            self._wake_settlers()
+            self._settled.wake()
 
     async def settle(self, deadline: float) -> bool:
         """Wait until no answer waits any more; return ``False`` if ``deadline``, in loop time, came first."""
-        if not self.total_bytes:
-            return True
-        settled = asyncio.get_running_loop().create_future()
-        self._settlers.add(settled)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await settled
-        except TimeoutError:
-            return False
-        finally:
-            self._settlers.discard(settled)
+        while self.total_bytes:
+            if not await self._settled.wait(deadline):
+                return False
         return True
-
-    def _wake_settlers(self) -> None:
-        for settled in self._settlers:
-            if not settled.done():
-                settled.set_result(None)
