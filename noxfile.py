@@ -81,6 +81,9 @@ SUITES["unix"] = Path("tests-integration/clusters/test_conformance.py")
 FULL = ["full"]  # the tag of what CI runs after a plain `nox`
 INTEGRATION = [f"tests-integration/{name}" for name in ("bench", "chaos", "clusters", "fuzz", "pages", "simulation")]
 
+# Hundreds of broken transports, each of which runs the whole conformance suite.
+MUTANTS = Path("packages/clstr-testing/tests/conformance/test_mutants.py")
+
 # What shows that links lose their connections and come back.
 LINK_TESTS = [
     Path("tests-integration/clusters/test_broker_links.py"),
@@ -137,9 +140,16 @@ def tests(session: nox.Session) -> None:
         return
     for member in MEMBERS:
         source = f"--source={member.import_name}"
-        session.run("coverage", "run", source, "-m", "pytest", PARALLEL, member.path / "tests")
+        session.run("coverage", "run", source, "-m", "pytest", PARALLEL, member.path / "tests", f"--ignore={MUTANTS}")
         session.run("coverage", "combine", "--quiet")
         session.run("coverage", "report", f"--fail-under={member.coverage_floor}")
+
+
+@nox.session(tags=FULL, default=False)
+def mutants(session: nox.Session) -> None:
+    """Hold the conformance suite against transports that break the contract; apart from ``tests``: it takes minutes."""
+    install(session, *pins("test"))
+    session.run("pytest", PARALLEL, MUTANTS, *session.posargs)
 
 
 @nox.session(python=["3.12", "3.13"], default=False)
