@@ -79,6 +79,7 @@ class Router:
         self.deliver = deliver
         self.deaf: set[bytes] = set()
         self.gone: set[bytes] = set()
+        self.read_at = asyncio.get_running_loop().time()
 
     def send(self, route: bytes, message: bytes) -> bool:
         """Send, as `clstr_zmq._wire.Wire` does."""
