@@ -9,7 +9,7 @@ from unittest import mock
 
 from clstr import ActorHandler
 from clstr.errors import ClstrError, ConnectionLostError, RequestTimeoutError
-from clstr.spi import Buffer, Sink
+from clstr.spi import Buffer
 from clstr.spi._answers import Answers
 from clstr.spi._delivery import Delivery
 from clstr.spi._dispatcher import Dispatcher
@@ -43,11 +43,11 @@ def fans_out() -> Patch:
     request = Receiver.request
     is_hit = _every()
 
-    def twice(self: Sink, shard: int, body: Buffer, to: object) -> None:
+    def twice(self: Receiver, shard: int, body: Buffer, *arguments: Any) -> None:
         body = bytes(body)
-        request(self, shard, body, to)  # type: ignore[arg-type]  # it is a Receiver
+        request(self, shard, body, *arguments)
         if is_hit():
-            request(self, shard, body, to)  # type: ignore[arg-type]  # it is a Receiver
+            request(self, shard, body, *arguments)
 
     return mock.patch.object(Receiver, "request", twice)
 
@@ -57,9 +57,9 @@ def loses_replies() -> Patch:
     send = Answers._send
     is_hit = _every()
 
-    def forget(self: Answers, to: object, body: bytes) -> None:
+    def forget(self: Answers, to: object, body: bytes, *arguments: Any) -> None:
         if not is_hit():
-            send(self, to, body)
+            send(self, to, body, *arguments)
 
     return mock.patch.object(Answers, "_send", forget)
 
@@ -69,9 +69,9 @@ def loses_large_replies() -> Patch:
     send = Answers._send
     is_hit = _every()
 
-    def forget(self: Answers, to: object, body: bytes) -> None:
+    def forget(self: Answers, to: object, body: bytes, *arguments: Any) -> None:
         if len(body) < LARGE or not is_hit():
-            send(self, to, body)
+            send(self, to, body, *arguments)
 
     return mock.patch.object(Answers, "_send", forget)
 
@@ -101,9 +101,9 @@ def loses_messages() -> Patch:
     request = Receiver.request
     is_hit = _every()
 
-    def forget(self: Receiver, shard: int, body: Buffer, to: object) -> None:
+    def forget(self: Receiver, *arguments: Any) -> None:
         if not is_hit():
-            request(self, shard, body, to)
+            request(self, *arguments)
 
     return mock.patch.object(Receiver, "request", forget)
 
